@@ -1,0 +1,113 @@
+//! The REST API's JSON types, shared by volantd and its clients. Names are those of the Go system where it has them.
+
+mod problem;
+mod vm;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::name::Name;
+
+pub use problem::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
+pub use vm::{
+    BootTimeline, CreateVm, DEFAULT_CREATE_WAIT_MS, Failure, MAX_LONG_POLL_MS, Restarts, Vm,
+    VmHealth, VmStatus,
+};
+
+/// Where volantd listens unless told otherwise.
+pub const DEFAULT_API_LISTEN: &str = "127.0.0.1:7777";
+
+/// The daemon's unix socket unless told otherwise.
+pub const DEFAULT_API_SOCKET: &str = "/run/volant/volantd.sock";
+
+/// The token file unless told otherwise, readable by group `volant`.
+pub const DEFAULT_TOKEN_FILE: &str = "/run/volant/token";
+
+/// Header that carries the API token (the Go system's name). `Authorization: Bearer` works as well.
+pub const API_KEY_HEADER: &str = "x-volant-api-key";
+
+/// Header with the number of items before paging.
+pub const TOTAL_COUNT_HEADER: &str = "x-total-count";
+
+/// Answer of `GET /api/v1/plugins`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginNames {
+    /// Names, sorted.
+    pub plugins: Vec<Name>,
+}
+
+/// Body of `POST /api/v1/plugins/{plugin}/enabled`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetEnabled {
+    /// Whether VMs can be created from the plugin.
+    pub enabled: bool,
+}
+
+/// Answer of `POST /api/v1/plugins`: what was installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstalledPlugin {
+    /// The plugin's name.
+    pub name: Name,
+    /// Its version.
+    pub version: String,
+    /// Whether VMs can be created from it.
+    pub enabled: bool,
+    /// The artifact that it boots.
+    pub artifact: ArtifactInfo,
+    /// When it was installed, RFC 3339.
+    pub installed_at: String,
+}
+
+/// An artifact of a plugin in the store; `GET /api/v1/plugins/{plugin}/artifacts` lists them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactInfo {
+    /// What it is to the plugin: `initramfs`.
+    pub kind: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Whether the manifest named this digest. If not, it is `unpinned`: whatever the source gave at install.
+    pub pinned: bool,
+    /// Where it came from.
+    pub source_url: String,
+}
+
+/// Answer of `GET /api/v1/system/info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemInfo {
+    /// `ok`.
+    pub status: String,
+    /// The daemon's version.
+    pub version: String,
+    /// Where the API listens on TCP; empty where it does not.
+    pub api_listen_addr: String,
+    /// The address that others reach it at.
+    pub api_advertise_addr: String,
+    /// The host's address on the bridge.
+    pub host_ip: String,
+    /// The VMM that new VMs get, `cloud-hypervisor` or `qemu`.
+    pub hypervisor: String,
+    /// `kvm` or `tcg` (software emulation).
+    pub accelerator: String,
+    /// Why this VMM and accelerator were chosen, in one sentence.
+    pub hypervisor_reason: String,
+}
+
+/// Answer of `GET /api/v1/system/summary`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemSummary {
+    /// Number of VMs.
+    pub total_vms: usize,
+    /// Number of VMs by status.
+    pub by_status: BTreeMap<String, usize>,
+    /// Number of VMs by runtime.
+    pub by_runtime: BTreeMap<String, usize>,
+    /// Number of plugins.
+    pub total_plugins: usize,
+    /// Number of enabled plugins.
+    pub enabled_plugins: usize,
+}

@@ -1,0 +1,187 @@
+//! A VM as clients see it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{HealthState, WorkloadExit};
+use crate::name::Name;
+
+/// The longest time that `GET /api/v1/vms/{name}?after=<generation>&timeout_ms=<n>` waits, in milliseconds.
+pub const MAX_LONG_POLL_MS: u64 = 30_000;
+
+/// How long `volar vms create` and `start` wait for a VM to be ready unless told otherwise, in milliseconds. Software emulation needs much of it.
+pub const DEFAULT_CREATE_WAIT_MS: u64 = 180_000;
+
+/// Body of `POST /api/v1/vms`. Resources: this, else the manifest, else the defaults of `common::manifest`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateVm {
+    /// The VM's name.
+    pub name: Name,
+    /// The plugin to run.
+    pub plugin: Name,
+    /// Must be the plugin's runtime if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// vCPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_cores: Option<u32>,
+    /// Memory in MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// Arguments added to the kernel command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_cmdline: Option<String>,
+    /// Address of an API that the guest may ask for its manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_host: Option<String>,
+    /// Port of that API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_port: Option<u16>,
+}
+
+/// The public word for where a VM is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmStatus {
+    /// Recorded, nothing started yet.
+    Pending,
+    /// Its media, network or VMM are being made, or the guest boots.
+    Starting,
+    /// The guest is up; `health` says how well.
+    Running,
+    /// Going down as it was asked to.
+    Stopping,
+    /// Down as it was asked to.
+    Stopped,
+    /// The VMM ended by itself; it may be started again soon.
+    Crashed,
+    /// Could not be started; `failure` says why.
+    Failed,
+    /// Being removed.
+    Deleting,
+}
+
+impl VmStatus {
+    /// The word that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Crashed => "crashed",
+            Self::Failed => "failed",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+/// A VM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Vm {
+    /// Its number; never used again.
+    pub id: i64,
+    /// Its name.
+    pub name: Name,
+    /// Where it is.
+    pub status: VmStatus,
+    /// The step it is in while starting or stopping (such as `media`, `network`, `vmm`, `guest`, `health`), for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Grows with each change; for `?after=`.
+    pub generation: u64,
+    /// The plugin's runtime.
+    pub runtime: String,
+    /// The plugin that it runs.
+    pub plugin: Name,
+    /// The VMM's process id, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its address.
+    pub ip_address: String,
+    /// Its MAC address.
+    pub mac_address: String,
+    /// vCPUs.
+    pub cpu_cores: u32,
+    /// Memory in MiB.
+    pub memory_mb: u32,
+    /// The kernel command line without `volant.*` keys.
+    pub kernel_cmdline: String,
+    /// Where its serial console is kept on the host.
+    pub serial_log: String,
+    /// The VMM, `cloud-hypervisor` or `qemu`, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hypervisor: Option<String>,
+    /// `kvm` or `tcg`, while there is a VMM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+    /// Whether the service works.
+    pub health: VmHealth,
+    /// Why it failed or crashed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// How often things were started again.
+    pub restarts: Restarts,
+    /// How the workload ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<WorkloadExit>,
+    /// When each part of the last start was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootTimeline>,
+    /// When it was created, RFC 3339.
+    pub created_at: String,
+    /// When it changed last, RFC 3339.
+    pub updated_at: String,
+}
+
+/// Whether the service in a VM works.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmHealth {
+    /// The verdict. `healthy` needs both the agent's word and that the host reaches the port.
+    pub state: HealthState,
+    /// Why not, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Why a start failed or a VM ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The step that failed.
+    pub step: String,
+    /// What happened, in one sentence.
+    pub cause: String,
+    /// What to try.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
+}
+
+/// How often things were started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarts {
+    /// The VM, after its VMM ended by itself.
+    pub vm: u32,
+    /// The workload inside the guest, since the guest booted.
+    pub workload: u32,
+}
+
+/// When each part of a start was reached, in milliseconds after the request arrived at the API. Guest times are read off the
+/// guest's boot-time clock, so `kernel_ms` is when that clock began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct BootTimeline {
+    /// Media, network and directories are there, the VMM process is spawned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vmm_ms: Option<f64>,
+    /// The guest's clock began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_ms: Option<f64>,
+    /// The agent runs as PID 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid1_ms: Option<f64>,
+    /// The workload was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_ms: Option<f64>,
+    /// Healthy inside, and reached from the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_ms: Option<f64>,
+}

@@ -1,0 +1,272 @@
+//! The manifest: the JSON contract between a plugin's author, volantd and the agent. Reading and checking only, nothing is fetched.
+//!
+//! Both dialects of the Go system are read: the published one (`entrypoint` a list, `env` in `workload`) and the one that its
+//! fledge wrote (`entrypoint` a string with `args`, `env` at the top). One dialect is written. Unknown members are ignored, as there.
+
+mod dialect;
+mod source;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::name::Name;
+
+pub use source::{InvalidSource, Source, resolve};
+pub use validate::{FieldProblem, ManifestError};
+
+/// The largest manifest that is read, in bytes. The kernel command line bounds useful ones far below this.
+pub const MAX_MANIFEST_BYTES: usize = 256 * 1024;
+
+/// vCPUs of a VM when neither the request nor the manifest says.
+pub const DEFAULT_CPU_CORES: u32 = 1;
+
+/// Memory of a VM in MiB when neither the request nor the manifest says.
+pub const DEFAULT_MEMORY_MIB: u32 = 256;
+
+/// How long the first health probe may take to succeed when the manifest does not say, in milliseconds.
+pub const DEFAULT_HEALTH_TIMEOUT_MS: u64 = 10_000;
+
+/// How long a workload may take to end after SIGTERM when the manifest does not say, in milliseconds.
+pub const DEFAULT_STOP_GRACE_MS: u64 = 10_000;
+
+/// A plugin as its author describes it. Values of this type have passed every check: see [`Manifest::from_json`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "dialect::Raw")]
+pub struct Manifest {
+    /// The dialect's version, `1.0`.
+    pub schema_version: String,
+    /// The plugin's name.
+    pub name: Name,
+    /// The plugin's version, free text.
+    pub version: String,
+    /// What kind of service it is; the plugin's name if not given.
+    pub runtime: String,
+    /// The initramfs that the VM boots.
+    pub initramfs: Artifact,
+    /// What a VM gets unless asked otherwise.
+    pub resources: Resources,
+    /// Named HTTP calls into the workload.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub actions: BTreeMap<String, Action>,
+    /// How readiness is found out. Without it a VM is ready when its workload runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    /// The process to run.
+    pub workload: Workload,
+    /// The console's behaviour.
+    #[serde(skip_serializing_if = "Console::is_default")]
+    pub console: Console,
+    /// Whether VMs can be created from it; `true` if not given.
+    pub enabled: bool,
+    /// Where the workload's `OpenAPI` document is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub openapi: Option<String>,
+    /// Free labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where a file of the plugin is, and what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// `http(s)://`, `file://` or an absolute path; in a manifest file also a path relative to it.
+    pub url: String,
+    /// The SHA-256 that the file must have. Without it the artifact is unpinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<Digest>,
+    /// The format's name as its builder wrote it, such as `cpio.gz`. Information only: the content decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+}
+
+/// CPU and memory of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Number of vCPUs, at least 1.
+    pub cpu_cores: u32,
+    /// Memory in MiB, at least 1.
+    pub memory_mb: u32,
+}
+
+/// A named HTTP call into the workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The HTTP method.
+    pub method: String,
+    /// The path, beginning with `/`.
+    pub path: String,
+    /// How long the call may take, in milliseconds; 0 for no limit of its own.
+    #[serde(default)]
+    pub timeout_ms: u64,
+}
+
+/// How readiness is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// The path below the workload's `base_url` that answers 2xx when it is healthy.
+    pub endpoint: String,
+    /// How long the first success may take before the VM is called unhealthy, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// The process that kestrel runs and keeps running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// `http` or `exec`.
+    #[serde(rename = "type")]
+    pub kind: WorkloadKind,
+    /// Where the workload answers HTTP inside the guest, such as `http://127.0.0.1:80`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// Program and arguments; never empty.
+    pub entrypoint: Vec<String>,
+    /// Environment in addition to the agent's own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory in the guest; `/` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// What happens when the process ends.
+    #[serde(skip_serializing_if = "RestartPolicy::is_default")]
+    pub restart: RestartPolicy,
+    /// How long the process may take to end after SIGTERM, in milliseconds.
+    #[serde(skip_serializing_if = "is_default_stop_grace")]
+    pub stop_grace_ms: u64,
+}
+
+impl Workload {
+    /// The TCP port that the workload serves, from `base_url`.
+    pub fn port(&self) -> Option<u16> {
+        self.base_url
+            .as_deref()
+            .and_then(|url| validate::parse_base_url(url).ok())
+            .map(|base| base.port)
+    }
+
+    /// Host, port and path of `base_url`; the path has no `/` at its end.
+    pub fn base(&self) -> Option<BaseUrl> {
+        self.base_url
+            .as_deref()
+            .and_then(|url| validate::parse_base_url(url).ok())
+    }
+}
+
+/// A `base_url`, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// The host as written, such as `127.0.0.1`.
+    pub host: String,
+    /// The port, 80 if not written.
+    pub port: u16,
+    /// The path without a `/` at its end, possibly empty.
+    pub path: String,
+}
+
+/// What a workload is to the agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadKind {
+    /// Serves HTTP at `base_url`.
+    #[default]
+    Http,
+    /// Any process.
+    Exec,
+}
+
+/// What happens when the workload ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// It is started again, whatever its exit code: it is a service.
+    #[default]
+    Always,
+    /// It is started again unless it ended with exit code 0; then the VM powers off.
+    OnFailure,
+    /// The VM powers off.
+    Never,
+}
+
+impl RestartPolicy {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde calls it with a reference"
+    )]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a workload that ended with `exit_code` is started again.
+    pub fn restarts_after(self, exit_code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit_code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// The console's behaviour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Console {
+    /// Whether a key on the console starts a root shell, where the image has `/bin/sh`.
+    #[serde(default = "enabled")]
+    pub shell: bool,
+}
+
+impl Console {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde calls it with a reference"
+    )]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self { shell: true }
+    }
+}
+
+fn enabled() -> bool {
+    true
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_default_stop_grace(grace_ms: &u64) -> bool {
+    *grace_ms == DEFAULT_STOP_GRACE_MS
+}
+
+impl Manifest {
+    /// Reads and checks a manifest in either dialect.
+    ///
+    /// # Errors
+    /// All problems at once, each with the JSON pointer of the member; nothing is half accepted.
+    pub fn from_json(json: &[u8]) -> Result<Self, ManifestError> {
+        dialect::from_json(json)
+    }
+
+    /// The manifest in the one dialect that Volant writes, without line breaks.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The manifest in the one dialect that Volant writes, indented by two blanks, with a line break at its end.
+    pub fn to_json_pretty(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
