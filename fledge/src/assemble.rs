@@ -1,0 +1,345 @@
+//! Puts an image together: a plan and the files that were fetched for it become a tree. Writes nothing.
+
+use std::path::PathBuf;
+
+use common::build_spec::GuestPath;
+
+use crate::image::elf::{self, Program};
+use crate::plan::{Mapping, Plan, PlannedInit};
+use crate::tree::host::{self, Found, HostError};
+use crate::tree::{DIRECTORY_PERMISSIONS, Layer, Node, Tree, TreeError};
+
+/// Directories that every image has.
+const DIRECTORIES: [&str; 12] = [
+    "/bin",
+    "/sbin",
+    "/etc",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/tmp",
+    "/run",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/var/log",
+];
+
+/// Names under which busybox is linked in `/bin`.
+const APPLETS: [&str; 33] = [
+    "sh", "ash", "ls", "cat", "cp", "mv", "rm", "mkdir", "rmdir", "ln", "chmod", "chown", "ps",
+    "kill", "mount", "umount", "grep", "sed", "awk", "find", "test", "echo", "printf", "true",
+    "false", "sleep", "pwd", "cd", "env", "which", "tar", "gzip", "gunzip",
+];
+
+/// More of them, which the Go system's images also have.
+const MORE_APPLETS: [&str; 2] = ["wget", "vi"];
+
+/// Where the agent lies, and what `/init` points to.
+const AGENT_PATH: &str = "/bin/kestrel";
+const INIT_PATH: &str = "/init";
+const INIT_TARGET: &str = "bin/kestrel";
+const BUSYBOX_PATH: &str = "/bin/busybox";
+
+/// Permissions of the programs above.
+const PROGRAM_PERMISSIONS: u32 = 0o755;
+
+/// Files of this machine that the plan's sources became.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// The agent.
+    pub agent: Option<PathBuf>,
+    /// The busybox.
+    pub busybox: Option<PathBuf>,
+}
+
+/// An image that cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// A file or directory of the host cannot be taken.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The image's own files contradict each other.
+    #[error("Cannot lay out the image")]
+    Layout(#[from] TreeError),
+    /// A path of this program's own is not one; never happens.
+    #[error("Cannot lay out the image")]
+    Path(#[from] common::build_spec::InvalidGuestPath),
+    /// The agent could not run as PID 1.
+    #[error("`{}` cannot be the agent: {why}", path.display())]
+    Agent {
+        /// The file.
+        path: PathBuf,
+        /// A clause.
+        why: String,
+    },
+    /// Nothing would be PID 1.
+    #[error("The image has no `/init`: with `init.none`, map a program to `/init`")]
+    NoInit,
+}
+
+/// Lays out the image of `plan`.
+///
+/// # Errors
+/// Where a source is missing or two things claim one place.
+pub fn assemble(plan: &Plan, fetched: &Fetched) -> Result<Tree, AssembleError> {
+    let mut tree = Tree::default();
+    for path in DIRECTORIES {
+        let node = Node::Directory {
+            permissions: DIRECTORY_PERMISSIONS,
+        };
+        tree.insert(&path.parse()?, node, Layer::Base)?;
+    }
+    match &plan.init {
+        PlannedInit::Agent(_) => {
+            if let Some(agent) = &fetched.agent {
+                check_agent(agent)?;
+                add_program(&mut tree, agent, AGENT_PATH, Layer::Boot)?;
+                tree.insert(&INIT_PATH.parse()?, link(INIT_TARGET), Layer::Boot)?;
+            }
+        }
+        PlannedInit::Custom(path) => add_program(&mut tree, path, INIT_PATH, Layer::Boot)?,
+        PlannedInit::None => {}
+    }
+    if let Some(busybox) = &fetched.busybox {
+        add_program(&mut tree, busybox, BUSYBOX_PATH, Layer::Base)?;
+        for applet in APPLETS.iter().chain(&MORE_APPLETS) {
+            tree.insert(
+                &format!("/bin/{applet}").parse()?,
+                link("busybox"),
+                Layer::Base,
+            )?;
+        }
+    }
+    add_mappings(&mut tree, &plan.mappings)?;
+    if tree.resolve(INIT_PATH.as_bytes()).is_none() {
+        return Err(AssembleError::NoInit);
+    }
+    Ok(tree)
+}
+
+/// Directories first, so that what they bring does not depend on where the files are listed; each kind in the plan's order.
+fn add_mappings(tree: &mut Tree, mappings: &[Mapping]) -> Result<(), AssembleError> {
+    let mut files = Vec::new();
+    for mapping in mappings {
+        match host::look(&mapping.host)? {
+            Found::Directory => host::add_directory(tree, &mapping.host, &mapping.guest)?,
+            Found::File => files.push(mapping),
+        }
+    }
+    for Mapping { host, guest } in files {
+        host::add_file(tree, host, guest, None, Layer::File)?;
+    }
+    Ok(())
+}
+
+fn add_program(
+    tree: &mut Tree,
+    host: &std::path::Path,
+    guest: &str,
+    layer: Layer,
+) -> Result<(), AssembleError> {
+    let guest: GuestPath = guest.parse()?;
+    Ok(host::add_file(
+        tree,
+        host,
+        &guest,
+        Some(PROGRAM_PERMISSIONS),
+        layer,
+    )?)
+}
+
+fn link(target: &str) -> Node {
+    Node::Symlink {
+        target: target.as_bytes().to_vec(),
+    }
+}
+
+/// PID 1 that does not start is a kernel panic in every guest: better here.
+fn check_agent(path: &std::path::Path) -> Result<(), AssembleError> {
+    let program = fs_err::File::open(path)
+        .and_then(|mut file| elf::inspect(&mut file))
+        .map_err(|source| HostError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+    let why = match program {
+        Program::Static {
+            machine: elf::X86_64,
+        } => return Ok(()),
+        Program::Static { machine } => {
+            format!("it is for another machine (ELF number {machine}), not for x86-64")
+        }
+        Program::Dynamic { interpreter, .. } => format!(
+            "it is dynamically linked and needs `{}`; build it statically",
+            String::from_utf8_lossy(&interpreter).escape_debug()
+        ),
+        Program::Script(_) | Program::Other => "it is not an ELF program".to_owned(),
+    };
+    Err(AssembleError::Agent {
+        path: path.to_path_buf(),
+        why,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::elf::tests::elf64;
+    use crate::plan::FileSource;
+    use crate::tree::Content;
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            let files = Self(tempfile::tempdir().unwrap());
+            fs_err::create_dir(files.path("dir")).unwrap();
+            for name in ["dir/a", "dir/b", "dir/c", "other"] {
+                fs_err::write(files.path(name), name).unwrap();
+            }
+            fs_err::write(files.path("kestrel"), elf64(1, b"")).unwrap();
+            files
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn plan(&self, init: PlannedInit, mappings: &[(&str, &str)]) -> Plan {
+            let mapping = |&(host, guest): &(&str, &str)| Mapping {
+                host: self.path(host),
+                guest: guest.parse().unwrap(),
+            };
+            Plan {
+                init,
+                busybox: None,
+                mappings: mappings.iter().map(mapping).collect(),
+            }
+        }
+
+        fn with_agent(&self, mappings: &[(&str, &str)]) -> Result<Tree, AssembleError> {
+            let path = self.path("kestrel");
+            let source = FileSource::Host {
+                path: path.clone(),
+                checksum: None,
+            };
+            let fetched = Fetched {
+                agent: Some(path),
+                busybox: Some(self.path("other")),
+            };
+            assemble(&self.plan(PlannedInit::Agent(source), mappings), &fetched)
+        }
+
+        fn source_of(&self, tree: &Tree, path: &str) -> String {
+            match tree.resolve(path.as_bytes()) {
+                Some((
+                    _,
+                    Node::File {
+                        content: Content::Host { path, .. },
+                        ..
+                    },
+                )) => path
+                    .strip_prefix(self.0.path())
+                    .unwrap()
+                    .display()
+                    .to_string(),
+                other => format!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn agent_and_busybox_have_their_places() {
+        let files = Files::new();
+        let tree = files.with_agent(&[]).unwrap();
+        assert_eq!(files.source_of(&tree, "/init"), "kestrel");
+        assert_eq!(tree.get(b"init"), Some(&link("bin/kestrel")));
+        assert_eq!(files.source_of(&tree, "/bin/sh"), "other");
+        assert_eq!(tree.get(b"bin/vi"), Some(&link("busybox")));
+        for path in DIRECTORIES {
+            assert!(
+                matches!(
+                    tree.resolve(path.as_bytes()),
+                    Some((_, Node::Directory { permissions: 0o755 }))
+                ),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mapped_file_beats_the_content_of_directories() {
+        let files = Files::new();
+        for mappings in [
+            [("dir", "/app"), ("other", "/app/a")],
+            [("other", "/app/a"), ("dir", "/app")],
+        ] {
+            let tree = files.with_agent(&mappings).unwrap();
+            assert_eq!(files.source_of(&tree, "/app/a"), "other");
+            assert_eq!(files.source_of(&tree, "/app/b"), "dir/b");
+        }
+    }
+
+    #[test]
+    fn mappings_can_replace_applets_but_not_the_agent() {
+        let files = Files::new();
+        let tree = files.with_agent(&[("dir/a", "/bin/sh")]).unwrap();
+        assert_eq!(files.source_of(&tree, "/bin/sh"), "dir/a");
+        for guest in ["/init", "/bin/kestrel"] {
+            let error = files.with_agent(&[("other", guest)]).unwrap_err();
+            assert!(
+                common::error_chain::Chain(&error)
+                    .to_string()
+                    .contains("belongs to the agent"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_files_for_one_place_are_refused() {
+        let files = Files::new();
+        let error = files
+            .with_agent(&[("dir/a", "/x"), ("dir/b", "/x")])
+            .unwrap_err();
+        assert!(
+            common::error_chain::Chain(&error)
+                .to_string()
+                .contains("Two mappings lead to `/x`")
+        );
+    }
+
+    #[test]
+    fn other_inits_are_taken_as_they_are() {
+        let files = Files::new();
+        let none = Fetched::default();
+        let custom = files.plan(PlannedInit::Custom(files.path("other")), &[]);
+        let tree = assemble(&custom, &none).unwrap();
+        assert_eq!(files.source_of(&tree, "/init"), "other");
+        let mapped = files.plan(PlannedInit::None, &[("other", "/init")]);
+        assert_eq!(
+            files.source_of(&assemble(&mapped, &none).unwrap(), "/init"),
+            "other"
+        );
+        let nothing = files.plan(PlannedInit::None, &[]);
+        assert!(matches!(
+            assemble(&nothing, &none),
+            Err(AssembleError::NoInit)
+        ));
+    }
+
+    #[test]
+    fn an_agent_that_cannot_run_is_refused() {
+        let files = Files::new();
+        for (bytes, expected) in [
+            (elf64(3, b"/lib64/ld.so\0"), "needs `/lib64/ld.so`"),
+            (b"#!/bin/sh".to_vec(), "is not an ELF program"),
+            (b"".to_vec(), "is not an ELF program"),
+        ] {
+            fs_err::write(files.path("kestrel"), bytes).unwrap();
+            let error = files.with_agent(&[]).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+}

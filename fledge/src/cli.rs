@@ -1,0 +1,116 @@
+//! The command line: what can be typed, and how a run ends. The work is in [`crate::commands`].
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use common::error_chain;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::commands;
+use crate::commands::build::{self, BuildArgs, BuildError};
+use crate::ui::{Ui, Verbosity};
+
+/// Builds bootable Volant plugins.
+#[derive(Debug, Parser)]
+#[command(name = "fledge", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  fledge build                                build ./fledge.toml into ./plugin.cpio.gz
+  fledge build --manifest manifest/web.json   and write its manifest beside it
+  fledge build --help                         all flags";
+
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// Say more
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+impl OutputArgs {
+    fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, true) => Verbosity::Verbose,
+            (false, false) => Verbosity::Normal,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build an artifact from a fledge.toml
+    Build(BuildArgs),
+    /// Print the version
+    Version,
+}
+
+/// Runs the program with the arguments of the process.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.output.verbosity());
+    let code = match cli.command {
+        Command::Build(args) => match build(args, &ui) {
+            Ok(()) => common::exit_code::ExitCode::Success,
+            Err(error) => {
+                ui.error(&error, &error_chain::causes(&error), &error.hints());
+                error.exit_code()
+            }
+        },
+        Command::Version => {
+            commands::version::run(&ui);
+            common::exit_code::ExitCode::Success
+        }
+    };
+    code.into()
+}
+
+fn build(args: BuildArgs, ui: &Ui) -> Result<(), BuildError> {
+    // One thread beside this one: it serves downloads and waits for Ctrl-C while this one packs.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(BuildError::Runtime)?;
+    let (stop, interrupted) = watch::channel(false);
+    runtime.spawn(async move {
+        if asked_to_stop().await.is_ok() {
+            stop.send_replace(true);
+        }
+        // The channel stays open: a closed one would look like an interruption that never comes.
+        stop.closed().await;
+    });
+    let settings = args.resolve();
+    runtime.block_on(build::run(&settings, ui, interrupted))
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn asked_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,188 @@
+//! Why a build fails, with which exit code, and what can be done.
+
+use std::io;
+use std::path::PathBuf;
+
+use common::build_spec::{BuildSpecError, TemplateError};
+use common::exit_code::ExitCode;
+use common::manifest::ManifestError;
+
+use crate::assemble::AssembleError;
+use crate::fetch::FetchError;
+use crate::image::cpio::WriteError;
+use crate::plan::PlanError;
+use crate::tree::host::HostError;
+use crate::workload::WorkloadError;
+
+/// A build that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// There is no build spec.
+    #[error("There is no build spec at `{}`", path.display())]
+    NoSpec {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// There is no manifest where one was named.
+    #[error("There is no manifest at `{}`", path.display())]
+    NoManifest {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Spec or manifest cannot be read.
+    #[error("Cannot read `{}`", path.display())]
+    ReadInput {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The build spec is refused.
+    #[error("The build spec `{}` is not valid", path.display())]
+    Spec {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BuildSpecError,
+    },
+    /// The manifest cannot be understood.
+    #[error("Cannot use the manifest `{}`", path.display())]
+    Template {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TemplateError,
+    },
+    /// The manifest is refused.
+    #[error("Cannot use the manifest `{}`", path.display())]
+    Manifest {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ManifestError,
+    },
+    /// The artifact's directory does not exist.
+    #[error("The directory `{}` for the artifact does not exist", path.display())]
+    NoOutputDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The artifact would replace a directory.
+    #[error("`{}` is a directory: name the file to write", path.display())]
+    OutputIsDirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Flags contradict the spec.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file cannot be had.
+    #[error("There is no {name} for the image")]
+    Fetch {
+        /// What it is.
+        name: &'static str,
+        /// The flag that names another one.
+        flag: &'static str,
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
+    /// The image cannot be put together.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The workload would not start.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// The image cannot be packed.
+    #[error("Cannot pack the image")]
+    Pack(#[source] WriteError),
+    /// A file cannot be written.
+    #[error("Cannot write `{}`", path.display())]
+    Output {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The runtime cannot be started.
+    #[error("Cannot start")]
+    Runtime(#[source] io::Error),
+    /// The user pressed Ctrl-C.
+    #[error("Interrupted; nothing was written")]
+    Interrupted,
+}
+
+impl BuildError {
+    /// The exit code of the program.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NoSpec { .. }
+            | Self::NoManifest { .. }
+            | Self::NoOutputDirectory { .. }
+            | Self::Assemble(AssembleError::Host(HostError::NotFound { .. })) => ExitCode::NotFound,
+            Self::Fetch { source, .. } => fetch_code(source),
+            Self::Output { source, .. } if is_full(source) => ExitCode::Capacity,
+            Self::Runtime(_) => ExitCode::Internal,
+            Self::Interrupted => ExitCode::Interrupted,
+            Self::ReadInput { .. }
+            | Self::Spec { .. }
+            | Self::Template { .. }
+            | Self::Manifest { .. }
+            | Self::OutputIsDirectory { .. }
+            | Self::Plan(_)
+            | Self::Assemble(_)
+            | Self::Workload(_)
+            | Self::Pack(_)
+            | Self::Output { .. } => ExitCode::Invalid,
+        }
+    }
+
+    /// What can be done about it.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::NoSpec { .. } => {
+                vec!["run it in the plugin's directory, or name the spec with --config".to_owned()]
+            }
+            Self::Fetch {
+                flag,
+                source: FetchError::Unreachable { .. } | FetchError::Status { .. },
+                ..
+            } => {
+                vec![format!(
+                    "{flag} FILE takes one from this machine, without a network"
+                )]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn fetch_code(error: &FetchError) -> ExitCode {
+    match error {
+        FetchError::Unreachable { .. } | FetchError::Setup(_) => ExitCode::Unavailable,
+        FetchError::Status { status, .. } if status.is_server_error() => ExitCode::Unavailable,
+        FetchError::Status { .. } | FetchError::NotFound { .. } => ExitCode::NotFound,
+        FetchError::Checksum { .. } | FetchError::NoChecksum { .. } => ExitCode::Verification,
+        FetchError::Write { source, .. } | FetchError::Cache { source, .. } if is_full(source) => {
+            ExitCode::Capacity
+        }
+        FetchError::Interrupted => ExitCode::Interrupted,
+        FetchError::TooLarge { .. }
+        | FetchError::NotAFile { .. }
+        | FetchError::Read { .. }
+        | FetchError::Write { .. }
+        | FetchError::Cache { .. } => ExitCode::Invalid,
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}

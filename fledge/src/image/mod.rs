@@ -1,0 +1,8 @@
+//! Image formats and what they are made of. Each format is written from a [`crate::tree::Tree`]; none touches the network.
+
+pub mod cpio;
+pub mod deflate;
+pub mod elf;
+pub mod gzip;
+pub mod hashed;
+pub mod initramfs;

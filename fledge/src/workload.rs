@@ -1,0 +1,297 @@
+//! Would the workload start? Looks its entrypoint up in the finished tree, as the guest will. Changes nothing.
+
+use std::io::{self, Cursor};
+
+use common::manifest::Workload;
+
+use crate::image::elf::{self, Program};
+use crate::tree::{Content, Node, Tree, shown};
+
+/// Where a program without `/` is looked for when the manifest sets no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A workload that would not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkloadError {
+    /// It is not in the image.
+    #[error("The entrypoint `{entrypoint}` is not in the image")]
+    Missing {
+        /// As the manifest names it.
+        entrypoint: String,
+    },
+    /// It is a directory.
+    #[error("The entrypoint `{entrypoint}` is not a file")]
+    NotAFile {
+        /// As the manifest names it.
+        entrypoint: String,
+    },
+    /// It has no execute permission.
+    #[error(
+        "The entrypoint `{entrypoint}` is not executable: run chmod +x on its source, or map it below `/usr/bin`"
+    )]
+    NotExecutable {
+        /// As the manifest names it.
+        entrypoint: String,
+    },
+    /// It needs a loader that is not there.
+    #[error(
+        "The entrypoint `{entrypoint}` is dynamically linked and needs `{interpreter}`, which is not in the image: link it statically, or map its loader and libraries too"
+    )]
+    Dynamic {
+        /// As the manifest names it.
+        entrypoint: String,
+        /// The loader.
+        interpreter: String,
+    },
+    /// It is a script for a program that is not there.
+    #[error(
+        "The entrypoint `{entrypoint}` is a script for `{interpreter}`, which is not in the image"
+    )]
+    Script {
+        /// As the manifest names it.
+        entrypoint: String,
+        /// What should run it.
+        interpreter: String,
+    },
+    /// It is for another machine.
+    #[error(
+        "The entrypoint `{entrypoint}` is for another machine (ELF number {machine}), not for x86-64"
+    )]
+    Machine {
+        /// As the manifest names it.
+        entrypoint: String,
+        /// As ELF numbers machines.
+        machine: u16,
+    },
+    /// A file cannot be read.
+    #[error("Cannot read what lies at `{path}`")]
+    Read {
+        /// Its path in the guest.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Checks that the guest can start `workload`.
+///
+/// # Errors
+/// Why it could not.
+pub fn check(tree: &Tree, workload: &Workload) -> Result<(), WorkloadError> {
+    let program = workload
+        .entrypoint
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default();
+    let entrypoint = program.escape_debug().to_string();
+    let candidates: Vec<String> = if program.contains('/') {
+        let workdir = workload.workdir.as_deref().unwrap_or("/");
+        vec![if program.starts_with('/') {
+            program.to_owned()
+        } else {
+            format!("{workdir}/{program}")
+        }]
+    } else {
+        let path = workload
+            .env
+            .get("PATH")
+            .map_or(DEFAULT_PATH, String::as_str);
+        path.split(':')
+            .map(|directory| format!("{directory}/{program}"))
+            .collect()
+    };
+    let found = candidates
+        .iter()
+        .find_map(|path| tree.resolve(path.as_bytes()));
+    let Some((path, node)) = found else {
+        return Err(WorkloadError::Missing { entrypoint });
+    };
+    let Node::File {
+        permissions,
+        content,
+    } = node
+    else {
+        return Err(WorkloadError::NotAFile { entrypoint });
+    };
+    if permissions & 0o111 == 0 {
+        return Err(WorkloadError::NotExecutable { entrypoint });
+    }
+    let absent = |interpreter: &[u8]| !is_program(tree, interpreter);
+    match inspect(&path, content)? {
+        Program::Static { machine } | Program::Dynamic { machine, .. }
+            if machine != elf::X86_64 =>
+        {
+            Err(WorkloadError::Machine {
+                entrypoint,
+                machine,
+            })
+        }
+        Program::Dynamic { interpreter, .. } if absent(&interpreter) => {
+            Err(WorkloadError::Dynamic {
+                entrypoint,
+                interpreter: text(&interpreter),
+            })
+        }
+        Program::Script(interpreter) if absent(&interpreter) => Err(WorkloadError::Script {
+            entrypoint,
+            interpreter: text(&interpreter),
+        }),
+        Program::Static { .. } | Program::Dynamic { .. } | Program::Script(_) | Program::Other => {
+            Ok(())
+        }
+    }
+}
+
+/// Programs that would not start for want of their loader, each with the loader's path.
+///
+/// # Errors
+/// Where a file cannot be read.
+pub fn without_loader(tree: &Tree) -> Result<Vec<(String, String)>, WorkloadError> {
+    let mut found = Vec::new();
+    for (path, node) in tree.iter() {
+        let Node::File {
+            permissions,
+            content,
+        } = node
+        else {
+            continue;
+        };
+        if permissions & 0o111 == 0 {
+            continue;
+        }
+        if let Program::Dynamic { interpreter, .. } = inspect(path, content)?
+            && !is_program(tree, &interpreter)
+        {
+            found.push((shown(path), text(&interpreter)));
+        }
+    }
+    Ok(found)
+}
+
+fn is_program(tree: &Tree, path: &[u8]) -> bool {
+    matches!(tree.resolve(path), Some((_, Node::File { .. })))
+}
+
+fn inspect(path: &[u8], content: &Content) -> Result<Program, WorkloadError> {
+    match content {
+        Content::Bytes(bytes) => elf::inspect(&mut Cursor::new(bytes)),
+        Content::Host { path, .. } => {
+            fs_err::File::open(path).and_then(|mut file| elf::inspect(&mut file))
+        }
+    }
+    .map_err(|source| WorkloadError::Read {
+        path: shown(path),
+        source,
+    })
+}
+
+fn text(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use common::build_spec::ManifestTemplate;
+
+    use super::*;
+    use crate::image::elf::tests::elf64;
+    use crate::tree::Layer;
+
+    fn tree(files: &[(&str, u32, &[u8])]) -> Tree {
+        let mut tree = Tree::default();
+        for (path, permissions, bytes) in files {
+            let content = Content::Bytes(bytes.to_vec());
+            tree.insert(
+                &path.parse().unwrap(),
+                Node::File {
+                    permissions: *permissions,
+                    content,
+                },
+                Layer::File,
+            )
+            .unwrap();
+        }
+        tree
+    }
+
+    fn message(tree: &Tree, rest: &str) -> String {
+        let text = format!("name = \"x\"\nversion = \"1\"\n[workload]\n{rest}");
+        let manifest = ManifestTemplate::from_toml(&text)
+            .unwrap()
+            .manifest("/x", None)
+            .unwrap();
+        check(tree, &manifest.workload)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn entrypoints_are_found_as_the_guest_does() {
+        let program = elf64(1, b"");
+        let tree = tree(&[
+            ("/usr/bin/app", 0o755, &program),
+            ("/srv/run", 0o755, b"#!/usr/bin/app\n"),
+        ]);
+        for rest in [
+            "entrypoint = \"/usr/bin/app\"",
+            "entrypoint = [\"app\", \"-v\"]",
+            "entrypoint = \"/srv/run\"",
+            "entrypoint = \"./run\"\nworkdir = \"/srv\"",
+            "entrypoint = \"run\"\nenv = { PATH = \"/bin:/srv\" }",
+        ] {
+            assert_eq!(message(&tree, rest), "", "{rest}");
+        }
+        for rest in [
+            "entrypoint = \"/bin/app\"",
+            "entrypoint = \"run\"",
+            "entrypoint = \"./app\"",
+        ] {
+            assert!(
+                message(&tree, rest).contains("is not in the image"),
+                "{rest}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_would_not_start_is_refused() {
+        let dynamic = elf64(3, b"/lib64/ld-linux-x86-64.so.2\0");
+        let mut foreign = elf64(1, b"");
+        foreign[18] = 183;
+        let files: [(&str, u32, &[u8]); 5] = [
+            ("/dynamic", 0o755, &dynamic),
+            ("/foreign", 0o755, &foreign),
+            ("/script", 0o755, b"#!/bin/sh"),
+            ("/data", 0o644, b"x"),
+            ("/dir/x", 0o644, b"x"),
+        ];
+        let without = tree(&files);
+        for (entrypoint, expected) in [
+            (
+                "/dynamic",
+                "needs `/lib64/ld-linux-x86-64.so.2`, which is not in the image",
+            ),
+            ("/foreign", "another machine (ELF number 183)"),
+            ("/script", "a script for `/bin/sh`"),
+            ("/data", "is not executable"),
+            ("/dir", "is not a file"),
+        ] {
+            let message = message(&without, &format!("entrypoint = \"{entrypoint}\""));
+            assert!(message.contains(expected), "{message}");
+        }
+        let warnings = without_loader(&without).unwrap();
+        assert_eq!(
+            warnings,
+            [(
+                "/dynamic".to_owned(),
+                "/lib64/ld-linux-x86-64.so.2".to_owned()
+            )]
+        );
+        let loader: (&str, u32, &[u8]) = ("/lib64/ld-linux-x86-64.so.2", 0o755, &elf64(1, b""));
+        let with = tree(&[&files[..], &[loader]].concat());
+        assert_eq!(message(&with, "entrypoint = \"/dynamic\""), "");
+        assert_eq!(without_loader(&with).unwrap(), []);
+    }
+}

@@ -1,0 +1,239 @@
+//! Every mistake gets a sentence and an exit code, and changes nothing.
+
+use crate::workspace::{SPEC, TEMPLATE, Workspace, elf};
+
+const INVALID: i32 = 1;
+const USAGE: i32 = 2;
+const NOT_FOUND: i32 = 3;
+const UNAVAILABLE: i32 = 5;
+const VERIFICATION: i32 = 6;
+
+#[test]
+fn missing_files_are_named() {
+    let workspace = Workspace::new();
+    workspace.refused(
+        &["-c", "x/fledge.toml"],
+        NOT_FOUND,
+        "There is no build spec at `x/fledge.toml`",
+    );
+    workspace.refused(
+        &["-m", "x.json"],
+        NOT_FOUND,
+        "There is no manifest at `x.json`",
+    );
+    workspace.refused(
+        &["-o", "x/y.gz"],
+        NOT_FOUND,
+        "The directory `x` for the artifact does not exist",
+    );
+    workspace.refused(&["--agent", "x"], NOT_FOUND, "`x` does not exist");
+    workspace.refused(&["--busybox", "x"], NOT_FOUND, "`x` does not exist");
+    workspace.refused(&["--busybox", "conf"], INVALID, "`conf` is not a file");
+    workspace.refused(&["-o", "conf"], INVALID, "`conf` is a directory");
+    fs_err::remove_file(workspace.path("app")).unwrap();
+    workspace.refused(&[], NOT_FOUND, "app` does not exist");
+}
+
+#[test]
+fn bad_specs_are_refused() {
+    let table = [
+        ("", "missing field `version`"),
+        ("version = ", "line 1"),
+        (
+            "version = \"1\"\nstrategy = \"magic\"",
+            "`magic` is not a strategy",
+        ),
+        (
+            "version = \"1\"\nstrategy = \"oci_rootfs\"",
+            "is not supported by this version",
+        ),
+        (
+            &SPEC.replace("\"/usr/bin/app\"", "\"usr/bin/app\""),
+            "`usr/bin/app` is not a path in the guest: it must be absolute",
+        ),
+        (
+            &SPEC.replace("\"/usr/bin/app\"", "\"/usr/../bin/app\""),
+            "it must not contain `..`",
+        ),
+        (&SPEC.replace("[agent]", "[agnet]"), "unknown field `agnet`"),
+        (
+            &format!("{SPEC}[init]\nnone = true"),
+            "has no meaning with an init of your own",
+        ),
+        (
+            &format!("{SPEC}[source]\nbusybox_url = \"https://h/b\""),
+            "needs `source.busybox_sha256`",
+        ),
+    ];
+    let workspace = Workspace::new();
+    for (spec, expected) in table {
+        workspace.write("fledge.toml", spec.as_bytes());
+        workspace.refused(&[], INVALID, expected);
+    }
+    workspace.write("fledge.toml", &[0xff, 0xfe]);
+    workspace.refused(&[], INVALID, "Cannot read `fledge.toml`");
+    workspace.write("fledge.toml", &vec![b'#'; 300_000]);
+    workspace.refused(&[], INVALID, "the limit is 262144");
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let workspace = Workspace::new();
+    workspace.write(
+        "fledge.toml",
+        format!("{SPEC}\"kestrel\" = \"/usr/bin/app\"").as_bytes(),
+    );
+    workspace.refused(&[], INVALID, "Two mappings lead to `/usr/bin/app`");
+    workspace.write(
+        "fledge.toml",
+        format!("{SPEC}\"kestrel\" = \"/init\"").as_bytes(),
+    );
+    workspace.refused(&[], INVALID, "`/init` belongs to the agent");
+    workspace.write(
+        "fledge.toml",
+        format!("{SPEC}\"kestrel\" = \"/usr/bin\"").as_bytes(),
+    );
+    workspace.refused(&[], INVALID, "`/usr/bin` is both a directory and a file");
+    workspace.write(
+        "fledge.toml",
+        b"version = \"1\"\nstrategy = \"initramfs\"\n[init]\nnone = true\n",
+    );
+    workspace.refused(&[], INVALID, "The image has no `/init`");
+    workspace.refused(&["--agent", "kestrel"], INVALID, "`--agent` has no meaning");
+}
+
+#[test]
+fn bad_manifests_are_refused() {
+    let workspace = Workspace::new();
+    let table = [
+        ("name = \"app\"", "no `workload`"),
+        ("nam = \"app\"", "unknown field `nam`"),
+        (
+            &TEMPLATE.replace("entrypoint = \"/usr/bin/app\"\nargs = [\"serve\"]", ""),
+            "has no `entrypoint`",
+        ),
+        (
+            &TEMPLATE.replace("\"app\"", "\"My App\""),
+            "is not a valid name",
+        ),
+    ];
+    for (template, expected) in table {
+        workspace.write("manifest.toml", template.as_bytes());
+        workspace.refused(&[], INVALID, expected);
+    }
+    workspace.write("bad.json", b"[]");
+    workspace.refused(&["-m", "bad.json"], INVALID, "It is not a JSON object");
+}
+
+#[test]
+fn a_workload_that_cannot_start_is_refused() {
+    let workspace = Workspace::new();
+    workspace.write("manifest.toml", TEMPLATE.as_bytes());
+    workspace.write("app", &elf(Some("/lib64/ld-linux-x86-64.so.2")));
+    workspace.refused(
+        &[],
+        INVALID,
+        "is dynamically linked and needs `/lib64/ld-linux-x86-64.so.2`, which is not in the image",
+    );
+    workspace.write("app", b"#!/bin/sh\n");
+    workspace.refused(&[], INVALID, "is a script for `/bin/sh`");
+    workspace.write(
+        "manifest.toml",
+        TEMPLATE.replace("/usr/bin/app", "/usr/bin/ap").as_bytes(),
+    );
+    workspace.refused(
+        &[],
+        INVALID,
+        "The entrypoint `/usr/bin/ap` is not in the image",
+    );
+    workspace.write(
+        "manifest.toml",
+        TEMPLATE
+            .replace("/usr/bin/app", "/etc/app/app.conf")
+            .as_bytes(),
+    );
+    workspace.refused(&[], INVALID, "is not executable");
+}
+
+#[test]
+fn an_agent_that_cannot_be_pid_1_is_refused() {
+    let workspace = Workspace::new();
+    workspace.write("kestrel", &elf(Some("/lib/ld.so")));
+    workspace.refused(&[], INVALID, "is dynamically linked and needs `/lib/ld.so`");
+    let wrong = SPEC.replace(
+        "path = \"kestrel\"",
+        &format!("path = \"kestrel\"\nchecksum = \"{}\"", "0".repeat(64)),
+    );
+    workspace.write("fledge.toml", wrong.as_bytes());
+    workspace.refused(&[], VERIFICATION, "does not match: expected sha256:0000");
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_said_so() {
+    // A port that was free a moment ago, and that nobody listens on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let workspace = Workspace::new();
+    let source = format!(
+        "[source]\nbusybox_url = \"http://127.0.0.1:{port}/b\"\nbusybox_sha256 = \"{}\"",
+        "0".repeat(64)
+    );
+    workspace.write("fledge.toml", format!("{SPEC}{source}").as_bytes());
+    let url = format!("Cannot download `http://127.0.0.1:{port}/b`");
+    workspace.refused(&[], UNAVAILABLE, &url);
+    workspace.refused(
+        &[],
+        UNAVAILABLE,
+        "hint: --busybox FILE takes one from this machine",
+    );
+}
+
+#[test]
+fn a_wrong_time_is_a_usage_error() {
+    let workspace = Workspace::new();
+    for value in ["yesterday", "-1", "4294967296"] {
+        workspace
+            .fledge(&["build"])
+            .env("SOURCE_DATE_EPOCH", value)
+            .assert()
+            .code(USAGE);
+    }
+    workspace.fledge(&["build", "--magic"]).assert().code(USAGE);
+}
+
+#[test]
+fn a_failed_write_leaves_the_old_artifact() {
+    let workspace = Workspace::new();
+    workspace.write("plugin.cpio.gz", b"old");
+    let noise: Vec<u8> = (0..2_000_000_u32)
+        .map(|i| (i ^ (i >> 7)).wrapping_mul(2_654_435_761).to_be_bytes()[0])
+        .collect();
+    workspace.write("conf/noise", &noise);
+    let program = env!("CARGO_BIN_EXE_fledge");
+    // A limit on the size of files stands for a full disk: both fail in the middle of writing.
+    let output = std::process::Command::new("sh")
+        .args([
+            "-c",
+            &format!("trap '' XFSZ; ulimit -f 20; exec '{program}' build"),
+        ])
+        .current_dir(workspace.path(""))
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains("Cannot write `plugin.cpio.gz`"),
+        "{message}"
+    );
+    assert_eq!(output.status.code(), Some(7), "{message}");
+    assert_eq!(
+        fs_err::read(workspace.path("plugin.cpio.gz")).unwrap(),
+        b"old"
+    );
+    assert_eq!(
+        workspace.names(),
+        ["app", "conf", "fledge.toml", "kestrel", "plugin.cpio.gz"]
+    );
+}
