@@ -1,0 +1,373 @@
+//! The server on loopback with a workload of a few lines. Requests are written by hand: what is on the wire is what counts.
+
+use common::agent::{AgentStatus, SECRET_HEADER};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::signals::StopReason;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// How long any step of these tests may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Served {
+    agent: Arc<Agent>,
+    port: u16,
+    server: TcpServer,
+}
+
+async fn serve_agent(base: Option<BaseUrl>, secret: Option<&str>) -> Served {
+    let agent = Arc::new(Agent {
+        board: Arc::new(StatusBoard::new(Duration::ZERO)),
+        stop: Stop::new(),
+        secret: secret.map(|secret| Secret::from_stored(secret.to_owned())),
+        base: base.map(OnceLock::from).unwrap_or_default(),
+        began: Duration::ZERO,
+    });
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let server = TcpServer::start(&agent, port).await.unwrap();
+    Served {
+        agent,
+        port,
+        server,
+    }
+}
+
+async fn workload() -> (TcpListener, BaseUrl) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let base = BaseUrl {
+        host: "127.0.0.1".to_owned(),
+        port,
+        path: String::new(),
+    };
+    (listener, base)
+}
+
+async fn connect(port: u16) -> TcpStream {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+        .await
+        .unwrap()
+}
+
+async fn exchange(port: u16, request: &str) -> String {
+    let mut stream = connect(port).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer))
+        .await
+        .expect("an end")
+        .unwrap();
+    answer
+}
+
+async fn get(port: u16, path: &str) -> String {
+    exchange(
+        port,
+        &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+    )
+    .await
+}
+
+/// Reads until `end` has been read.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    let reading = async {
+        while !text.contains(end) {
+            let mut piece = [0; 4096];
+            let read = stream.read(&mut piece).await.unwrap();
+            assert!(read > 0, "ended after {text:?}");
+            text.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading)
+        .await
+        .expect("an answer");
+    text
+}
+
+fn status_of(answer: &str) -> AgentStatus {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test]
+async fn it_says_that_it_lives() {
+    let served = serve_agent(None, None).await;
+    let answer = get(served.port, "/healthz").await;
+    let body: serde_json::Value =
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(body["status"], "ok");
+    assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
+    assert!(body["uptime"].as_str().unwrap().ends_with('s'));
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused() {
+    let served = serve_agent(None, None).await;
+    let table = [
+        ("GET /", "404 Not Found", "not-found"),
+        ("GET /v10", "404 Not Found", "not-found"),
+        (
+            "POST /agent/status",
+            "405 Method Not Allowed",
+            "method-not-allowed",
+        ),
+        (
+            "GET /agent/shutdown",
+            "405 Method Not Allowed",
+            "method-not-allowed",
+        ),
+        (
+            "GET /agent/status?after=x",
+            "400 Bad Request",
+            "invalid-request",
+        ),
+    ];
+    for (what, status, code) in table {
+        let request = format!("{what} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let answer = exchange(served.port, &request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{answer}"
+        );
+        assert!(answer.contains("application/problem+json"), "{answer}");
+        assert!(answer.contains(&format!(r#""code":"{code}""#)), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_is_awaited() {
+    let served = serve_agent(None, None).await;
+    let first = status_of(&get(served.port, "/agent/status").await);
+    assert_eq!(first.generation, 1);
+
+    let port = served.port;
+    let waiting = tokio::spawn(async move { get(port, "/agent/status?after=1").await });
+    while !served.agent.board.has_unanswered() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    served.agent.board.workload_started(42);
+    let second = status_of(&waiting.await.unwrap());
+    assert_eq!(second.workload.pid, Some(42));
+    assert_eq!(second.generation, 2);
+
+    let began = std::time::Instant::now();
+    let third = status_of(&get(served.port, "/agent/status?after=2&timeout_ms=60").await);
+    assert_eq!(third.generation, 2);
+    assert!(began.elapsed() >= Duration::from_millis(60));
+
+    // Once answers are written nothing holds up the end of the guest.
+    let none_left = async {
+        while served.agent.board.has_unanswered() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, none_left)
+        .await
+        .expect("all answered");
+}
+
+#[tokio::test]
+async fn only_the_secret_stops_the_guest() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let ask = |secret: Option<&str>| {
+        let header = secret
+            .map(|secret| format!("{SECRET_HEADER}: {secret}\r\n"))
+            .unwrap_or_default();
+        format!(
+            "POST /agent/shutdown HTTP/1.1\r\nhost: x\r\n{header}content-length: 0\r\nconnection: close\r\n\r\n"
+        )
+    };
+    let wrong = SECRET.replace('0', "1");
+    for (secret, status) in [
+        (None, "401"),
+        (Some(""), "403"),
+        (Some(wrong.as_str()), "403"),
+        (Some(&SECRET[1..]), "403"),
+    ] {
+        let answer = exchange(served.port, &ask(secret)).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(!answer.contains(SECRET));
+    }
+    let asked = tokio::time::timeout(Duration::from_millis(20), served.agent.stop.asked());
+    assert!(asked.await.is_err());
+
+    let answer = exchange(served.port, &ask(Some(SECRET))).await;
+    assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n"), "{answer}");
+    assert_eq!(served.agent.stop.asked().await, StopReason::Request);
+
+    let open = serve_agent(None, None).await;
+    let answer = exchange(open.port, &ask(Some(SECRET))).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[tokio::test]
+async fn requests_reach_the_workload_without_v1_and_connection_fields() {
+    let (listener, mut base) = workload().await;
+    base.path = "/api".to_owned();
+    let served = serve_agent(Some(base.clone()), None).await;
+    let request = "PATCH /v1/things/7?q=a%20b HTTP/1.1\r\nhost: outside\r\nconnection: close, x-mine\r\nx-mine: 1\r\nx-kept: 2\r\nte: trailers\r\ncontent-length: 4\r\n\r\nbody";
+    let asking = tokio::spawn({
+        let port = served.port;
+        async move { exchange(port, request).await }
+    });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let seen = read_until(&mut stream, "body").await;
+    assert!(
+        seen.starts_with("PATCH /api/things/7?q=a%20b HTTP/1.1\r\n"),
+        "{seen}"
+    );
+    assert!(
+        seen.contains(&format!("host: 127.0.0.1:{}\r\n", base.port)),
+        "{seen}"
+    );
+    assert!(seen.contains("x-kept: 2\r\n"), "{seen}");
+    assert!(!seen.contains("x-mine") && !seen.contains("te:"), "{seen}");
+
+    let answer = "HTTP/1.1 418 Teapot\r\nkeep-alive: timeout=9\r\nconnection: x-hop\r\nx-hop: 1\r\nx-own: 3\r\ncontent-length: 3\r\n\r\nhot";
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    let answer = asking.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 418 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nhot"), "{answer}");
+    assert!(answer.contains("x-own: 3\r\n"), "{answer}");
+    assert!(
+        !answer.contains("x-hop") && !answer.contains("keep-alive"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn bodies_are_streamed_both_ways() {
+    let (listener, base) = workload().await;
+    let served = serve_agent(Some(base), None).await;
+    let mut client = connect(served.port).await;
+    let head =
+        "POST /v1/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+
+    // The workload sees the first piece before the second is sent, and answers before the request ends.
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read_until(&mut stream, "first").await;
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    read_until(&mut client, "one").await;
+
+    client.write_all(b"6\r\nsecond\r\n0\r\n\r\n").await.unwrap();
+    read_until(&mut stream, "second").await;
+    stream.write_all(b"3\r\ntwo\r\n0\r\n\r\n").await.unwrap();
+    let rest = read_until(&mut client, "0\r\n\r\n").await;
+    assert!(rest.contains("two"), "{rest}");
+}
+
+#[tokio::test]
+async fn an_upgrade_becomes_a_plain_pipe() {
+    let (listener, base) = workload().await;
+    let served = serve_agent(Some(base), None).await;
+    let mut client = connect(served.port).await;
+    let head = "GET /v1/socket HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: abc\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let seen = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(seen.contains("upgrade: websocket\r\n"), "{seen}");
+    assert!(seen.contains("connection: upgrade\r\n"), "{seen}");
+    assert!(seen.contains("sec-websocket-key: abc\r\n"), "{seen}");
+    let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nhello";
+    stream.write_all(head.as_bytes()).await.unwrap();
+
+    let answer = read_until(&mut client, "hello").await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    assert!(answer.contains("upgrade: websocket\r\n"), "{answer}");
+    client.write_all(b"ping").await.unwrap();
+    read_until(&mut stream, "ping").await;
+    stream.write_all(b"pong").await.unwrap();
+    read_until(&mut client, "pong").await;
+
+    // The end of one side is the end of the other.
+    drop(stream);
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest))
+        .await
+        .expect("an end")
+        .unwrap();
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_workload_that_refuses_is_a_bad_gateway_with_a_sentence() {
+    let (listener, base) = workload().await;
+    drop(listener);
+    let place = authority_of(&base);
+    let served = serve_agent(Some(base), None).await;
+    let answer = get(served.port, "/v1/").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n"),
+        "{answer}"
+    );
+    let sentence = format!("The workload does not answer at {place}: connection refused");
+    assert!(answer.contains(&sentence), "{answer}");
+
+    let served = serve_agent(None, None).await;
+    let answer = get(served.port, "/v1/").await;
+    assert!(answer.contains("gives no base_url"), "{answer}");
+}
+
+fn authority_of(base: &BaseUrl) -> String {
+    crate::http_client::authority(base)
+}
+
+#[tokio::test]
+async fn a_workload_that_breaks_off_is_a_bad_gateway() {
+    let (listener, base) = workload().await;
+    let served = serve_agent(Some(base), None).await;
+    let port = served.port;
+    let asking = tokio::spawn(async move { get(port, "/v1/").await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    drop(stream);
+    let answer = asking.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(answer.contains("closed without an HTTP answer"), "{answer}");
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let served = serve_agent(None, None).await;
+    let long = "x".repeat(MAX_HEAD_BYTES + 1);
+    let many = "x-y: 1\r\n".repeat(MAX_HEADERS + 1);
+    for fields in [format!("x-long: {long}\r\n"), many] {
+        let mut stream = connect(served.port).await;
+        let request = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
+        // The server may hang up before all is sent.
+        drop(stream.write_all(request.as_bytes()).await);
+        let mut answer = Vec::new();
+        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        assert!(end.is_ok(), "no end");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+            "{answer}"
+        );
+    }
+    assert!(
+        get(served.port, "/healthz")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+}
+
+#[tokio::test]
+async fn a_closed_listener_frees_its_port() {
+    let served = serve_agent(None, None).await;
+    served.server.close().await;
+    TcpServer::start(&served.agent, served.port).await.unwrap();
+}

@@ -1,0 +1,199 @@
+//! Restarts, back-off and the end, with programs of the machine that runs the tests.
+
+use std::sync::Arc;
+
+use common::agent::{AgentStatus, HealthState};
+
+use super::*;
+use crate::reaper::tests::alone;
+
+fn manifest(script: &str, policy: &str) -> Manifest {
+    let json = format!(
+        r#"{{"name":"x","version":"1","initramfs":{{"url":"/x"}},"workload":{{"type":"exec","restart":"{policy}","stop_grace_ms":5000,"entrypoint":["/bin/sh","-c",{}]}}}}"#,
+        serde_json::to_string(script).unwrap()
+    );
+    Manifest::from_json(json.as_bytes()).unwrap()
+}
+
+struct Guest {
+    board: Arc<StatusBoard>,
+    stop: Stop,
+    run: tokio::task::JoinHandle<Result<StopReason, WorkloadError>>,
+}
+
+fn run(manifest: Manifest) -> Guest {
+    run_with(Reaper::start().unwrap(), manifest)
+}
+
+fn run_with(reaper: Reaper, manifest: Manifest) -> Guest {
+    let board = Arc::new(StatusBoard::new(Duration::ZERO));
+    let stop = Stop::new();
+    let (task_board, task_stop) = (Arc::clone(&board), stop.clone());
+    let run = tokio::spawn(async move {
+        let supervisor = Supervisor {
+            manifest: &manifest,
+            own: None,
+            reaper: &reaper,
+            board: &task_board,
+            stop: &task_stop,
+        };
+        supervisor.run().await
+    });
+    Guest { board, stop, run }
+}
+
+async fn until(board: &StatusBoard, what: impl Fn(&AgentStatus) -> bool) -> AgentStatus {
+    let mut status = board.now();
+    while !what(&status) {
+        let newer = board
+            .newer_than(status.generation, Duration::from_secs(20))
+            .await;
+        assert!(newer.generation > status.generation, "{newer:?}");
+        status = newer;
+    }
+    status
+}
+
+#[test]
+fn the_wait_doubles_up_to_its_bound_and_starts_again_after_a_stable_run() {
+    let mut back_off = BackOff::new();
+    let short = Duration::from_millis(1);
+    let waits: Vec<u128> = (0..11).map(|_| back_off.after(short).as_millis()).collect();
+    assert_eq!(
+        waits,
+        [
+            100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000
+        ]
+    );
+    let table = [
+        (STABLE_AFTER / 2, MAX_BACK_OFF),
+        (STABLE_AFTER, FIRST_BACK_OFF),
+        (Duration::ZERO, FIRST_BACK_OFF * 2),
+    ];
+    for (ran, expected) in table {
+        assert_eq!(back_off.after(ran), expected, "{ran:?}");
+    }
+}
+
+#[test]
+fn the_end_is_told_in_words() {
+    let exit = Reaped {
+        pid: 1,
+        code: 3,
+        signal: None,
+    };
+    assert_eq!(how_it_ended(exit), "ended with exit code 3");
+    let signal = Reaped {
+        pid: 1,
+        code: 137,
+        signal: Some(9),
+    };
+    assert_eq!(how_it_ended(signal), "was ended by signal 9");
+}
+
+#[tokio::test]
+async fn a_crash_is_followed_by_a_restart() {
+    let _alone = alone().await;
+    let guest = run(manifest("sleep 0.05; exit 3", "always"));
+    let first = until(&guest.board, |status| status.workload.pid.is_some()).await;
+    let back_off = until(&guest.board, |status| status.phase == GuestPhase::BackOff).await;
+    assert_eq!(
+        back_off.workload.last_exit.as_ref().map(|exit| exit.code),
+        Some(3)
+    );
+    assert_eq!(back_off.health.state, HealthState::Unhealthy);
+    assert_eq!(
+        back_off.health.reason.as_deref(),
+        Some("The workload ended with exit code 3; it is started again in 100 ms")
+    );
+    let second = until(&guest.board, |status| {
+        status.workload.restarts == 1 && status.phase == GuestPhase::Ready
+    })
+    .await;
+    assert_ne!(second.workload.pid, first.workload.pid);
+    assert_eq!(second.health.state, HealthState::Healthy);
+    guest.stop.ask(StopReason::Request);
+    assert_eq!(guest.run.await.unwrap().unwrap(), StopReason::Request);
+}
+
+#[tokio::test]
+async fn a_policy_may_end_the_guest() {
+    let _alone = alone().await;
+    let reaper = Reaper::start().unwrap();
+    for (script, policy) in [
+        ("exit 0", "on-failure"),
+        ("exit 0", "never"),
+        ("exit 5", "never"),
+    ] {
+        let guest = run_with(reaper.clone(), manifest(script, policy));
+        assert_eq!(
+            guest.run.await.unwrap().unwrap(),
+            StopReason::WorkloadEnded,
+            "{script} {policy}"
+        );
+        let status = guest.board.now();
+        assert_eq!(status.phase, GuestPhase::Stopping);
+        assert_eq!(status.workload.restarts, 0);
+        assert_eq!(status.failure, None);
+    }
+}
+
+#[tokio::test]
+async fn on_failure_restarts_after_a_failure() {
+    let _alone = alone().await;
+    let guest = run(manifest("exit 5", "on-failure"));
+    until(&guest.board, |status| status.workload.restarts >= 2).await;
+    guest.stop.ask(StopReason::Signal("SIGTERM"));
+    let reason = guest.run.await.unwrap().unwrap();
+    assert_eq!(reason, StopReason::Signal("SIGTERM"));
+    assert_eq!(guest.board.now().phase, GuestPhase::Stopping);
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_workload_first() {
+    let _alone = alone().await;
+    let guest = run(manifest(
+        "trap 'exit 7' TERM; while :; do sleep 0.02; done",
+        "always",
+    ));
+    until(&guest.board, |status| status.phase == GuestPhase::Ready).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    guest.stop.ask(StopReason::Request);
+    guest.run.await.unwrap().unwrap();
+    let status = guest.board.now();
+    assert_eq!(status.phase, GuestPhase::Stopping);
+    assert_eq!(status.workload.pid, None);
+    assert_eq!(status.workload.last_exit.map(|exit| exit.code), Some(7));
+    assert_eq!(status.workload.restarts, 0);
+}
+
+#[tokio::test]
+async fn an_entrypoint_that_does_not_exist_is_told_at_once() {
+    let _alone = alone().await;
+    let mut manifest = manifest("", "always");
+    manifest.workload.entrypoint = vec!["/no/such/program".to_owned()];
+    let guest = run(manifest);
+    let error = guest.run.await.unwrap().unwrap_err();
+    assert!(matches!(error, WorkloadError::Missing { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_program_that_vanishes_is_waited_for() {
+    let _alone = alone().await;
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("once");
+    fs_err::write(&script, "#!/bin/sh\nrm \"$0\"\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs_err::set_permissions(&script, mode).unwrap();
+    let mut manifest = manifest("", "always");
+    manifest.workload.entrypoint = vec![script.to_str().unwrap().to_owned()];
+    let guest = run(manifest);
+    let status = until(&guest.board, |status| status.workload.restarts == 2).await;
+    let reason = status.health.reason.unwrap();
+    assert!(
+        reason.contains("does not exist in the image; it is started again in 200 ms"),
+        "{reason}"
+    );
+    guest.stop.ask(StopReason::Request);
+    guest.run.await.unwrap().unwrap();
+}

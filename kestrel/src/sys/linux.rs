@@ -1,0 +1,189 @@
+//! [`Sys`] on a real kernel. Decides nothing.
+
+use std::fs::Permissions;
+use std::io::{self, IsTerminal as _, Read as _};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use super::{Sys, interface};
+use crate::mounts::{Deny, MountSpec};
+
+/// Where the kernel's console is; opening it never makes it a controlling terminal, and a hang-up of ttyS0 spares it.
+const CONSOLE: &str = "/dev/console";
+
+/// The console's own device, where the kernel names no console.
+const SERIAL: &str = "/dev/ttyS0";
+
+/// How many files a process may allow itself: what systemd gives services.
+const MAX_OPEN_FILES: u64 = 524_288;
+
+/// The machine that this process runs on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Linux;
+
+/// Time since the kernel began (`CLOCK_BOOTTIME`), the clock of everything that the agent reports.
+pub(crate) fn boot_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .unwrap_or_default()
+}
+
+impl Sys for Linux {
+    fn mount(&self, spec: &MountSpec) -> io::Result<()> {
+        let flags = spec.denies.iter().fold(MsFlags::empty(), |flags, denied| {
+            flags
+                | match denied {
+                    Deny::SetUserId => MsFlags::MS_NOSUID,
+                    Deny::Devices => MsFlags::MS_NODEV,
+                    Deny::Programs => MsFlags::MS_NOEXEC,
+                }
+        });
+        let data = (!spec.data.is_empty()).then_some(spec.data);
+        mount(Some(spec.kind), spec.target, Some(spec.kind), flags, data)?;
+        Ok(())
+    }
+
+    fn make_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        fs_err::create_dir_all(path)?;
+        fs_err::set_permissions(path, Permissions::from_mode(mode))
+    }
+
+    fn link(&self, target: &Path, path: &Path) -> io::Result<()> {
+        fs_err::os::unix::fs::symlink(target, path)
+    }
+
+    fn open_console(&self) -> io::Result<()> {
+        if io::stdout().is_terminal() && io::stdin().is_terminal() && io::stderr().is_terminal() {
+            return Ok(());
+        }
+        let open = |path| fs_err::OpenOptions::new().read(true).write(true).open(path);
+        let console = open(CONSOLE).or_else(|_| open(SERIAL))?;
+        dup2_stdin(&console)?;
+        dup2_stdout(&console)?;
+        dup2_stderr(&console)?;
+        Ok(())
+    }
+
+    fn raise_limits(&self) -> io::Result<()> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard.max(MAX_OPEN_FILES))?;
+        Ok(())
+    }
+
+    fn read(&self, path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
+        let mut contents = Vec::new();
+        let file = fs_err::File::open(path)?;
+        let read = file.take(limit_bytes + 1).read_to_end(&mut contents)?;
+        if u64::try_from(read).is_ok_and(|read| read <= limit_bytes) {
+            Ok(contents)
+        } else {
+            Err(io::ErrorKind::FileTooLarge.into())
+        }
+    }
+
+    fn write(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
+        fs_err::write(path, contents)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs_err::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs_err::remove_dir(path)
+    }
+
+    fn set_host_name(&self, name: &str) -> io::Result<()> {
+        nix::unistd::sethostname(name)?;
+        Ok(())
+    }
+
+    fn set_link_up(&self, device: &str) -> io::Result<()> {
+        interface::set_up(device)
+    }
+
+    fn address(&self, device: &str) -> io::Result<Option<Ipv4Addr>> {
+        interface::address(device)
+    }
+
+    fn set_address(&self, device: &str, address: Ipv4Addr, netmask: Ipv4Addr) -> io::Result<()> {
+        interface::set_address(device, address, netmask)
+    }
+
+    fn add_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
+        match interface::add_default_route(gateway) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
+    }
+
+    fn boot_time(&self) -> Duration {
+        boot_time()
+    }
+
+    fn sync(&self) {
+        nix::unistd::sync();
+    }
+
+    fn power_off(&self) -> io::Error {
+        match reboot(RebootMode::RB_POWER_OFF) {
+            Err(error) => error.into(),
+            Ok(never) => match never {},
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_beyond_its_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        Linux.write(&path, b"12345").unwrap();
+        assert_eq!(Linux.read(&path, 5).unwrap(), b"12345");
+        assert_eq!(
+            Linux.read(&path, 4).unwrap_err().kind(),
+            io::ErrorKind::FileTooLarge
+        );
+    }
+
+    #[test]
+    fn a_directory_gets_its_mode_only_when_it_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        let mode = || path.metadata().unwrap().permissions().mode() & 0o7777;
+        Linux.make_dir(&path, 0o1777).unwrap();
+        assert_eq!(mode(), 0o1777);
+        Linux.make_dir(&path, 0o700).unwrap();
+        assert_eq!(mode(), 0o1777);
+    }
+
+    #[test]
+    fn the_boot_clock_runs() {
+        let first = boot_time();
+        assert!(first > Duration::ZERO);
+        assert!(boot_time() >= first);
+    }
+
+    #[test]
+    fn the_loopback_interface_is_readable() {
+        // Reading needs no privilege; a sandbox without `lo` answers with an error, not with a wrong address.
+        if let Ok(Some(address)) = Linux.address("lo") {
+            assert!(address.is_loopback(), "{address}");
+        }
+        assert!(Linux.address("an-interface-name-that-is-too-long").is_err());
+    }
+}

@@ -1,0 +1,229 @@
+//! The workload process: finding its program, starting it, ending its group. When it is started again is `supervise`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::manifest::Workload;
+
+use crate::boot::HOME;
+use crate::interpreter::{self, Interpreter};
+use crate::reaper::{Child, Reaper};
+use crate::sys::{GroupSignal, Reaped, signal_group};
+
+/// Where programs are looked for, in the usual order of distributions.
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How often the group is looked at once its leader has ended: only SIGCHLD of the leader is told.
+const GROUP_STEP: Duration = Duration::from_millis(10);
+
+/// How long the group may take to be gone after SIGKILL. The kernel needs no time for it but what a busy guest takes.
+const KILL_BOUND: Duration = Duration::from_secs(2);
+
+/// Why a workload does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkloadError {
+    /// An entrypoint with a `/` that is not there.
+    #[error("The entrypoint `{}` does not exist in the image", program.display())]
+    Missing {
+        /// The program as the manifest names it.
+        program: PathBuf,
+    },
+    /// An entrypoint without `/` that no directory of PATH has.
+    #[error("The entrypoint `{program}` is in no directory of PATH ({path})")]
+    NotInPath {
+        /// The program as the manifest names it.
+        program: String,
+        /// Where it was looked for.
+        path: String,
+    },
+    /// It is there and cannot be run.
+    #[error("The entrypoint `{}` is not an executable file", program.display())]
+    NotExecutable {
+        /// The program.
+        program: PathBuf,
+    },
+    /// The program is there; what must load it is not.
+    #[error("The entrypoint `{}` needs {interpreter}, which does not exist in the image", program.display())]
+    NoInterpreter {
+        /// The program.
+        program: PathBuf,
+        /// What is missing.
+        interpreter: Interpreter,
+    },
+    /// The working directory.
+    #[error("The working directory `{workdir}` does not exist in the image")]
+    NoWorkdir {
+        /// The directory as the manifest names it.
+        workdir: String,
+    },
+    /// The kernel refuses for another reason.
+    #[error("The entrypoint `{}` cannot be started", program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// How the workload is started, each time the same.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    program: PathBuf,
+    words: Vec<String>,
+    env: BTreeMap<String, String>,
+    workdir: String,
+}
+
+impl Plan {
+    /// Finds the program: as a path, or by PATH of the workload's own environment.
+    pub(crate) fn new(workload: &Workload) -> Result<Self, WorkloadError> {
+        let env = environment(&workload.env);
+        let workdir = workload.workdir.clone().unwrap_or_else(|| "/".to_owned());
+        if !Path::new(&workdir).is_dir() {
+            return Err(WorkloadError::NoWorkdir { workdir });
+        }
+        let name = workload.entrypoint.first().map_or("", String::as_str);
+        let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+        let program = find(name, path, Path::new(&workdir))?;
+        Ok(Self {
+            program,
+            words: workload.entrypoint.clone(),
+            env,
+            workdir,
+        })
+    }
+
+    /// Starts the workload as the leader of its own group, with the agent's console as its output.
+    pub(crate) fn start(&self, reaper: &Reaper) -> Result<Child, WorkloadError> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg0(self.words.first().map_or("", String::as_str))
+            .args(self.words.iter().skip(1))
+            .env_clear()
+            .envs(&self.env)
+            .current_dir(&self.workdir)
+            .stdin(Stdio::null())
+            .process_group(0);
+        reaper
+            .spawn(&mut command)
+            .map_err(|source| self.explain(source))
+    }
+
+    /// The kernel says "no such file" for a missing interpreter too.
+    fn explain(&self, source: io::Error) -> WorkloadError {
+        let program = self.program.clone();
+        if source.kind() == io::ErrorKind::NotFound {
+            match head_of(&self.program)
+                .ok()
+                .and_then(|head| interpreter::of(&head))
+            {
+                Some(interpreter) if !interpreter.path().exists() => {
+                    return WorkloadError::NoInterpreter {
+                        program,
+                        interpreter,
+                    };
+                }
+                _ if !self.program.exists() => return WorkloadError::Missing { program },
+                _ => {}
+            }
+        }
+        WorkloadError::Start { program, source }
+    }
+}
+
+/// The first bytes of a program: its headers.
+fn head_of(program: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    fs_err::File::open(program)?
+        .take(interpreter::HEAD_BYTES)
+        .read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// The workload gets nothing of the agent's environment: that comes from the kernel's command line.
+fn environment(own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut env: BTreeMap<String, String> = [("PATH", DEFAULT_PATH), ("HOME", HOME)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    env.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+    env
+}
+
+fn find(name: &str, path: &str, workdir: &Path) -> Result<PathBuf, WorkloadError> {
+    if name.contains('/') {
+        let program = workdir.join(name);
+        return match is_program(&program) {
+            Some(true) => Ok(program),
+            Some(false) => Err(WorkloadError::NotExecutable { program }),
+            None => Err(WorkloadError::Missing { program }),
+        };
+    }
+    path.split(':')
+        .map(|folder| workdir.join(folder).join(name))
+        .find(|program| is_program(program) == Some(true))
+        .ok_or_else(|| WorkloadError::NotInPath {
+            program: name.to_owned(),
+            path: path.to_owned(),
+        })
+}
+
+/// Whether a file can be run; nothing if there is none.
+fn is_program(path: &Path) -> Option<bool> {
+    let metadata = fs_err::metadata(path).ok()?;
+    Some(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+/// How a workload was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All of its processes ended by themselves.
+    Graceful,
+    /// Some had to be killed.
+    Forced,
+}
+
+/// Asks the workload and all processes of its group to end, and ends by force what is left after `grace`.
+///
+/// Answers how the leader ended; nothing if the kernel holds it even after SIGKILL.
+pub(crate) async fn stop(child: &mut Child, grace: Duration) -> (Option<Reaped>, Ending) {
+    let group = child.pid();
+    signal_group(group, GroupSignal::Terminate);
+    let mut leader = None;
+    let all_gone = async {
+        leader = Some(child.ended().await);
+        group_gone(group).await;
+    };
+    if tokio::time::timeout(grace, all_gone).await.is_ok() {
+        return (leader, Ending::Graceful);
+    }
+    signal_group(group, GroupSignal::Kill);
+    if leader.is_none() {
+        leader = tokio::time::timeout(KILL_BOUND, child.ended()).await.ok();
+    }
+    (leader, Ending::Forced)
+}
+
+/// Ends what a workload that has ended left behind: it would hold the port of the next.
+pub(crate) async fn clear_group(group: u32) {
+    if !signal_group(group, GroupSignal::Kill) {
+        return;
+    }
+    // A process that the kernel holds (uninterruptible) is not waited for.
+    drop(tokio::time::timeout(KILL_BOUND, group_gone(group)).await);
+}
+
+async fn group_gone(group: u32) {
+    while signal_group(group, GroupSignal::Ask) {
+        tokio::time::sleep(GROUP_STEP).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;
