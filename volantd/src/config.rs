@@ -1,0 +1,537 @@
+//! The daemon's configuration: flag > `VOLANT_*` > file > default, resolved once into values without options.
+//!
+//! This is the only place that reads the environment. Nothing is created or opened here, except the file itself.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use common::api::{DEFAULT_API_LISTEN, DEFAULT_API_SOCKET, DEFAULT_TOKEN_FILE};
+use common::guest_config::Secret;
+use common::net::Subnet;
+use serde::Deserialize;
+
+use crate::vmm::detect::Wish;
+
+/// Where the file is unless told otherwise. It need not exist there.
+pub const DEFAULT_CONFIG_FILE: &str = "/etc/volant/volantd.toml";
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file was asked for and cannot be read.
+    #[error("Cannot read the configuration")]
+    Read(#[source] std::io::Error),
+    /// The file is not what it should be.
+    #[error("`{}` is not a valid configuration: {detail}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        detail: String,
+    },
+    /// A value is not what it should be.
+    #[error("`{value}` is not valid for {key} (from {origin}): {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// The text.
+        value: String,
+        /// Where the text came from.
+        origin: Origin,
+        /// What is expected.
+        reason: String,
+    },
+    /// Anybody on the network could drive the daemon.
+    #[error(
+        "The API would listen on {listen} without a token; name a token file (`token_file`) or listen on 127.0.0.1"
+    )]
+    OpenListener {
+        /// The address.
+        listen: SocketAddr,
+    },
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// The configuration file.
+    File,
+    /// A `VOLANT_*` variable.
+    Environment,
+    /// The command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::Flag => "flag",
+        })
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people and journald.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The daemon's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Database, artifacts, media, VM folders.
+    pub state_dir: PathBuf,
+    /// Sockets; lost at a reboot of the host.
+    pub runtime_dir: PathBuf,
+    /// Where the API listens on TCP, if it does.
+    pub api_listen: Option<SocketAddr>,
+    /// The address that others reach the API at.
+    pub api_advertise: String,
+    /// The API's unix socket.
+    pub api_socket: PathBuf,
+    /// Where the token for TCP is, made on first use.
+    pub token_file: Option<PathBuf>,
+    /// A token given by the environment; used instead of the file's.
+    pub api_key: Option<Secret>,
+    /// The bridge.
+    pub bridge: String,
+    /// The guests' subnet.
+    pub subnet: Subnet,
+    /// The host's address on the bridge.
+    pub host_ip: Ipv4Addr,
+    /// Which VMM.
+    pub hypervisor: Wish,
+    /// The program, else searched in PATH.
+    pub cloud_hypervisor: Option<PathBuf>,
+    /// The program, else searched in PATH.
+    pub qemu: Option<PathBuf>,
+    /// The guest kernel.
+    pub kernel: PathBuf,
+    /// How long a guest may take from its VMM's start to its agent's first word; by the accelerator if not given.
+    pub boot_timeout: Option<Duration>,
+    /// The largest artifact that is stored, in bytes.
+    pub max_artifact_bytes: u64,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// One line of `volantd config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The key in the file.
+    pub key: &'static str,
+    /// The value as text.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])* $field:ident, $flag:literal, $env:literal, $default:expr;)*) => {
+        /// Flags of the daemon; each has a `VOLANT_*` variable and a key in the file.
+        #[derive(Debug, Clone, Default, Args)]
+        pub struct Flags {
+            $($(#[doc = $doc])* #[arg(long = $flag, global = true, value_name = "VALUE")] pub $field: Option<String>,)*
+        }
+
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        struct File {
+            $($field: Option<Scalar>,)*
+        }
+
+        fn gather(flags: &Flags, file: &File, env: &dyn Fn(&str) -> Option<String>) -> Vec<Setting> {
+            vec![$({
+                let (value, origin) = if let Some(value) = &flags.$field {
+                    (value.clone(), Origin::Flag)
+                } else if let Some(value) = env($env) {
+                    (value, Origin::Environment)
+                } else if let Some(value) = &file.$field {
+                    (value.0.clone(), Origin::File)
+                } else {
+                    ($default.to_string(), Origin::Default)
+                };
+                Setting { key: stringify!($field), value, origin }
+            },)*]
+        }
+    };
+}
+
+settings! {
+    /// Folder of the database, artifacts and VMs
+    state_dir, "state-dir", "VOLANT_STATE_DIR", "/var/lib/volant";
+    /// Folder of sockets, emptied by a reboot
+    runtime_dir, "runtime-dir", "VOLANT_RUNTIME_DIR", "/run/volant";
+    /// TCP address of the API, or `none`
+    api_listen, "api-listen", "VOLANT_API_LISTEN", DEFAULT_API_LISTEN;
+    /// Address that others reach the API at; empty for the listen address
+    api_advertise, "api-advertise", "VOLANT_API_ADVERTISE", "";
+    /// Unix socket of the API
+    api_socket, "api-socket", "VOLANT_API_SOCKET", DEFAULT_API_SOCKET;
+    /// File with the token that TCP clients need, made if missing; `none` for no token (loopback only)
+    token_file, "token-file", "VOLANT_TOKEN_FILE", DEFAULT_TOKEN_FILE;
+    /// Bridge that guests are on
+    bridge, "bridge", "VOLANT_BRIDGE", "vbr0";
+    /// Subnet of the guests
+    subnet, "subnet", "VOLANT_SUBNET", "192.168.127.0/24";
+    /// Address of the host on the bridge
+    host_ip, "host-ip", "VOLANT_HOST_IP", "192.168.127.1";
+    /// `auto`, `cloud-hypervisor` or `qemu`
+    hypervisor, "hypervisor", "VOLANT_HYPERVISOR", "auto";
+    /// The cloud-hypervisor program; empty to search PATH
+    cloud_hypervisor, "cloud-hypervisor", "VOLANT_CLOUD_HYPERVISOR", "";
+    /// The qemu-system-x86_64 program; empty to search PATH
+    qemu, "qemu", "VOLANT_QEMU", "";
+    /// The guest kernel, a PVH vmlinux
+    kernel, "kernel", "VOLANT_KERNEL_VMLINUX", "/var/lib/volant/kernel/vmlinux";
+    /// Seconds that a guest may take to its agent's first word; `auto` is 60 with KVM and 300 with software emulation
+    boot_timeout_s, "boot-timeout-s", "VOLANT_BOOT_TIMEOUT_S", "auto";
+    /// Largest artifact in MiB
+    max_artifact_mib, "max-artifact-mib", "VOLANT_MAX_ARTIFACT_MIB", "4096";
+    /// `text` or `json`
+    log_format, "log-format", "VOLANT_LOG_FORMAT", "text";
+}
+
+/// A TOML string, number or truth value, as text: flags and variables are text too.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "toml::Value")]
+struct Scalar(String);
+
+impl TryFrom<toml::Value> for Scalar {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        match value {
+            toml::Value::String(text) => Ok(Self(text)),
+            toml::Value::Integer(number) => Ok(Self(number.to_string())),
+            other => Err(format!(
+                "expected a string or a number, found {}",
+                other.type_str()
+            )),
+        }
+    }
+}
+
+/// Reads the file, the environment and the flags.
+///
+/// # Errors
+/// [`ConfigError`] with the key and where its value came from.
+pub fn load(flags: &Flags, file: Option<&Path>) -> Result<(Config, Vec<Setting>), ConfigError> {
+    let path = file.unwrap_or(Path::new(DEFAULT_CONFIG_FILE));
+    let text = match fs_err::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => {
+            String::new()
+        }
+        Err(error) => return Err(ConfigError::Read(error)),
+    };
+    let api_key = std::env::var("VOLANT_API_KEY")
+        .ok()
+        .filter(|key| !key.is_empty())
+        .map(Secret::from_stored);
+    resolve(flags, &text, path, &|key| std::env::var(key).ok(), api_key)
+}
+
+fn resolve(
+    flags: &Flags,
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    api_key: Option<Secret>,
+) -> Result<(Config, Vec<Setting>), ConfigError> {
+    let file: File = toml::from_str(text).map_err(|error| ConfigError::File {
+        path: path.to_path_buf(),
+        detail: error.to_string().trim_end().to_owned(),
+    })?;
+    let settings = gather(flags, &file, env);
+    let read = Reader {
+        settings: &settings,
+    };
+    let state_dir = read.path("state_dir")?;
+    let api_listen = read.listen()?;
+    let token_file = match read.text("token_file") {
+        "none" | "" => None,
+        _ => Some(read.path("token_file")?),
+    };
+    if let Some(listen) = api_listen.filter(|listen| !listen.ip().is_loopback())
+        && token_file.is_none()
+        && api_key.is_none()
+    {
+        return Err(ConfigError::OpenListener { listen });
+    }
+    let subnet: Subnet = read.parse("subnet", "an IPv4 subnet such as 192.168.127.0/24")?;
+    let host_ip: Ipv4Addr = read.parse("host_ip", "an IPv4 address")?;
+    if !subnet.has_host(host_ip) {
+        return Err(read.wrong("host_ip", format!("it does not lie in {subnet}")));
+    }
+    let advertise = read.text("api_advertise");
+    let config = Config {
+        api_advertise: match (advertise, api_listen) {
+            ("", Some(listen)) => listen.to_string(),
+            (given, _) => given.to_owned(),
+        },
+        runtime_dir: read.path("runtime_dir")?,
+        api_socket: read.path("api_socket")?,
+        bridge: read.interface("bridge")?,
+        hypervisor: read.choice(
+            "hypervisor",
+            &[
+                ("auto", Wish::Auto),
+                ("cloud-hypervisor", Wish::CloudHypervisor),
+                ("qemu", Wish::Qemu),
+            ],
+        )?,
+        cloud_hypervisor: read.program("cloud_hypervisor")?,
+        qemu: read.program("qemu")?,
+        kernel: read.path("kernel")?,
+        boot_timeout: match read.text("boot_timeout_s") {
+            "auto" => None,
+            _ => Some(Duration::from_secs(read.number(
+                "boot_timeout_s",
+                1,
+                3600,
+            )?)),
+        },
+        max_artifact_bytes: read.number("max_artifact_mib", 1, 1024 * 1024)? * 1024 * 1024,
+        log_format: read.choice(
+            "log_format",
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        )?,
+        state_dir,
+        api_listen,
+        token_file,
+        api_key,
+        subnet,
+        host_ip,
+    };
+    Ok((config, settings))
+}
+
+/// Turns the gathered texts into values.
+struct Reader<'a> {
+    settings: &'a [Setting],
+}
+
+impl Reader<'_> {
+    fn text(&self, key: &str) -> &str {
+        self.settings
+            .iter()
+            .find(|setting| setting.key == key)
+            .map_or("", |setting| setting.value.trim())
+    }
+
+    fn wrong(&self, key: &'static str, reason: impl Into<String>) -> ConfigError {
+        let origin = self
+            .settings
+            .iter()
+            .find(|setting| setting.key == key)
+            .map_or(Origin::Default, |found| found.origin);
+        ConfigError::Value {
+            key,
+            value: self.text(key).to_owned(),
+            origin,
+            reason: reason.into(),
+        }
+    }
+
+    fn parse<T: std::str::FromStr>(
+        &self,
+        key: &'static str,
+        expected: &str,
+    ) -> Result<T, ConfigError> {
+        self.text(key)
+            .parse()
+            .map_err(|_| self.wrong(key, format!("expected {expected}")))
+    }
+
+    fn path(&self, key: &'static str) -> Result<PathBuf, ConfigError> {
+        let path = PathBuf::from(self.text(key));
+        if path.is_absolute() {
+            Ok(path)
+        } else {
+            Err(self.wrong(key, "expected an absolute path"))
+        }
+    }
+
+    fn program(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.text(key) {
+            "" => Ok(None),
+            _ => self.path(key).map(Some),
+        }
+    }
+
+    fn listen(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        match self.text("api_listen") {
+            "" | "none" => Ok(None),
+            _ => self
+                .parse(
+                    "api_listen",
+                    "an address and port such as 127.0.0.1:7777, or `none`",
+                )
+                .map(Some),
+        }
+    }
+
+    fn interface(&self, key: &'static str) -> Result<String, ConfigError> {
+        let name = self.text(key);
+        let fits = (1..=common::net::MAX_INTERFACE_NAME_BYTES).contains(&name.len());
+        if fits
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        {
+            Ok(name.to_owned())
+        } else {
+            Err(self.wrong(
+                key,
+                "expected an interface name of at most 15 letters, digits, `-` and `_`",
+            ))
+        }
+    }
+
+    fn choice<T: Copy>(&self, key: &'static str, table: &[(&str, T)]) -> Result<T, ConfigError> {
+        table
+            .iter()
+            .find(|(word, _)| *word == self.text(key))
+            .map(|(_, value)| *value)
+            .ok_or_else(|| {
+                let words: Vec<&str> = table.iter().map(|(word, _)| *word).collect();
+                self.wrong(key, format!("expected one of {}", words.join(", ")))
+            })
+    }
+
+    fn number(&self, key: &'static str, least: u64, most: u64) -> Result<u64, ConfigError> {
+        let number: u64 = self.parse(key, &format!("a number from {least} to {most}"))?;
+        if (least..=most).contains(&number) {
+            Ok(number)
+        } else {
+            Err(self.wrong(key, format!("expected a number from {least} to {most}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(
+        flags: &Flags,
+        text: &str,
+        env: &[(&str, &str)],
+    ) -> Result<(Config, Vec<Setting>), ConfigError> {
+        let lookup = |key: &str| {
+            env.iter()
+                .find(|(name, _)| *name == key)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        resolve(flags, text, Path::new("volantd.toml"), &lookup, None)
+    }
+
+    #[test]
+    fn each_source_beats_the_one_below() {
+        let flags = Flags {
+            bridge: Some("br-flag".to_owned()),
+            ..Flags::default()
+        };
+        let text = "bridge = \"br-file\"\nruntime_dir = \"/run/file\"\nboot_timeout_s = 7";
+        let env = [
+            ("VOLANT_BRIDGE", "br-env"),
+            ("VOLANT_RUNTIME_DIR", "/run/env"),
+        ];
+        let (config, settings) = run(&flags, text, &env).unwrap();
+        assert_eq!(config.bridge, "br-flag");
+        assert_eq!(config.runtime_dir, Path::new("/run/env"));
+        assert_eq!(config.boot_timeout, Some(Duration::from_secs(7)));
+        assert_eq!(config.subnet.to_string(), "192.168.127.0/24");
+        let origin = |key| {
+            settings
+                .iter()
+                .find(|setting| setting.key == key)
+                .unwrap()
+                .origin
+        };
+        assert_eq!(
+            [
+                origin("bridge"),
+                origin("runtime_dir"),
+                origin("boot_timeout_s"),
+                origin("subnet")
+            ],
+            [
+                Origin::Flag,
+                Origin::Environment,
+                Origin::File,
+                Origin::Default
+            ]
+        );
+    }
+
+    #[test]
+    fn the_defaults_are_safe() {
+        let (config, _) = run(&Flags::default(), "", &[]).unwrap();
+        assert!(config.api_listen.unwrap().ip().is_loopback());
+        assert!(config.token_file.is_some());
+    }
+
+    #[test]
+    fn an_open_listener_is_refused() {
+        let env = [
+            ("VOLANT_API_LISTEN", "0.0.0.0:7777"),
+            ("VOLANT_TOKEN_FILE", "none"),
+        ];
+        assert!(matches!(
+            run(&Flags::default(), "", &env),
+            Err(ConfigError::OpenListener { .. })
+        ));
+        assert!(
+            run(&Flags::default(), "", &env[..1]).is_ok(),
+            "with a token it may listen anywhere"
+        );
+    }
+
+    #[test]
+    fn bad_values_name_their_key_and_origin() {
+        let table = [
+            ("VOLANT_SUBNET", "10.0.0.1/24"),
+            ("VOLANT_HOST_IP", "10.0.0.1"),
+            ("VOLANT_STATE_DIR", "relative"),
+            ("VOLANT_API_LISTEN", "7777"),
+            ("VOLANT_BRIDGE", "a name that is much too long"),
+            ("VOLANT_HYPERVISOR", "xen"),
+            ("VOLANT_BOOT_TIMEOUT_S", "0"),
+            ("VOLANT_MAX_ARTIFACT_MIB", "many"),
+            ("VOLANT_LOG_FORMAT", "xml"),
+        ];
+        for (key, value) in table {
+            let message = run(&Flags::default(), "", &[(key, value)])
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.contains("environment") && message.contains(value),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let message = run(&Flags::default(), "\nbrigde = \"x\"", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("brigde") && message.contains("line 2"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! The one map from the daemon's errors to HTTP (RFC 9457). Internal causes go to the log under the request's id, never to the body.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use common::api::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
+use common::error_chain::Chain;
+
+use crate::service::{ErrorKind, ServiceError};
+
+/// Seconds after which a client may try again when something outside the daemon is missing.
+const RETRY_AFTER_S: &str = "5";
+
+/// Status and stable code of a kind of error.
+pub(super) const fn status_and_code(kind: ErrorKind) -> (StatusCode, &'static str) {
+    match kind {
+        ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request"),
+        ErrorKind::VmNotFound => (StatusCode::NOT_FOUND, "vm-not-found"),
+        ErrorKind::PluginNotFound => (StatusCode::NOT_FOUND, "plugin-not-found"),
+        ErrorKind::VmExists => (StatusCode::CONFLICT, "vm-exists"),
+        ErrorKind::PluginDisabled => (StatusCode::CONFLICT, "plugin-disabled"),
+        ErrorKind::WrongPhase => (StatusCode::CONFLICT, "wrong-phase"),
+        ErrorKind::ChecksumMismatch => (StatusCode::UNPROCESSABLE_ENTITY, "checksum-mismatch"),
+        ErrorKind::NoCapacity => (StatusCode::INSUFFICIENT_STORAGE, "no-capacity"),
+        ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+/// A response that says what went wrong. `instance` and `request_id` are filled in by [`super::complete_problem`].
+#[derive(Debug)]
+pub(super) struct HttpError(pub(super) Box<Problem>);
+
+/// Marks a response whose body is a problem that still lacks its request's path and id.
+#[derive(Debug, Clone)]
+pub(super) struct Incomplete(pub(super) Box<Problem>);
+
+impl HttpError {
+    /// An error of HTTP itself: a route, method, token or body.
+    pub(super) fn plain(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self(Box::new(Problem {
+            kind: format!("{PROBLEM_TYPE_BASE}{code}"),
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            error: detail.clone(),
+            detail,
+            instance: String::new(),
+            code: code.to_owned(),
+            request_id: String::new(),
+            hints: Vec::new(),
+            errors: Vec::new(),
+        }))
+    }
+}
+
+impl From<ServiceError> for HttpError {
+    fn from(error: ServiceError) -> Self {
+        let (status, code) = status_and_code(error.kind);
+        if error.kind == ErrorKind::Internal {
+            tracing::error!(error = %Chain(&error), "request failed");
+            let mut problem = Self::plain(status, code, "Something went wrong inside volantd");
+            problem.0.hints = vec![
+                "The daemon's log has the cause under this request id: `journalctl -u volantd`"
+                    .to_owned(),
+            ];
+            return problem;
+        }
+        tracing::info!(error = %Chain(&error), code, "request refused");
+        let mut problem = Self::plain(status, code, error.message);
+        problem.0.hints = error.hints;
+        problem.0.errors = error.fields;
+        problem
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(PROBLEM_CONTENT_TYPE),
+        );
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        response.extensions_mut().insert(Incomplete(self.0));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::exit_code::ExitCode;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_the_status_and_exit_code_that_users_rely_on() {
+        let table = [
+            (ErrorKind::Invalid, 422, ExitCode::Invalid),
+            (ErrorKind::VmNotFound, 404, ExitCode::NotFound),
+            (ErrorKind::PluginNotFound, 404, ExitCode::NotFound),
+            (ErrorKind::VmExists, 409, ExitCode::Conflict),
+            (ErrorKind::PluginDisabled, 409, ExitCode::Conflict),
+            (ErrorKind::WrongPhase, 409, ExitCode::Conflict),
+            (ErrorKind::ChecksumMismatch, 422, ExitCode::Verification),
+            (ErrorKind::NoCapacity, 507, ExitCode::Capacity),
+            (ErrorKind::Unavailable, 503, ExitCode::Unavailable),
+            (ErrorKind::Internal, 500, ExitCode::Internal),
+        ];
+        for (kind, status, exit) in table {
+            let (found, code) = status_and_code(kind);
+            assert_eq!(found.as_u16(), status, "{kind:?}");
+            assert_eq!(ExitCode::from_problem(status, code), exit, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_cause_of_an_internal_error_stays_inside() {
+        let cause = std::io::Error::other("/secret/path is broken");
+        let HttpError(problem) = ServiceError::new(ErrorKind::Internal, "The database failed")
+            .caused(cause)
+            .into();
+        assert!(!problem.detail.contains("secret") && !problem.detail.contains("database"));
+    }
+}

@@ -1,0 +1,96 @@
+//! Routes about VMs. A request is answered once it is accepted; waiting is the client's, by `?after=<generation>`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode};
+use common::api::{CreateVm, MAX_LONG_POLL_MS, TOTAL_COUNT_HEADER, Vm};
+use serde::Deserialize;
+
+use super::body::{JsonBody, NamePath, QueryOf};
+use super::problem::HttpError;
+use crate::service::Service;
+
+/// Query of `GET /api/v1/vms/{name}`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wait {
+    /// Answer once the VM's generation is greater than this.
+    after: Option<u64>,
+    /// Or after this time.
+    timeout_ms: Option<u64>,
+}
+
+pub(super) async fn list(
+    State(service): State<Arc<Service>>,
+) -> ([(HeaderName, String); 1], Json<Vec<Vm>>) {
+    let vms = service.list_vms();
+    (
+        [(
+            HeaderName::from_static(TOTAL_COUNT_HEADER),
+            vms.len().to_string(),
+        )],
+        Json(vms),
+    )
+}
+
+pub(super) async fn create(
+    State(service): State<Arc<Service>>,
+    JsonBody(request): JsonBody<CreateVm>,
+) -> Result<(StatusCode, Json<Vm>), HttpError> {
+    let arrived = Instant::now();
+    Ok((
+        StatusCode::CREATED,
+        Json(service.create_vm(request, arrived).await?),
+    ))
+}
+
+pub(super) async fn show(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+    QueryOf(wait): QueryOf<Wait>,
+) -> Result<Json<Vm>, HttpError> {
+    let vm = match wait.after {
+        None => service.get_vm(&name)?,
+        Some(after) => {
+            let timeout_ms = wait
+                .timeout_ms
+                .unwrap_or(MAX_LONG_POLL_MS)
+                .min(MAX_LONG_POLL_MS);
+            service
+                .wait_vm(&name, after, Duration::from_millis(timeout_ms))
+                .await?
+        }
+    };
+    Ok(Json(vm))
+}
+
+pub(super) async fn start(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+) -> Result<Json<Vm>, HttpError> {
+    Ok(Json(service.start_vm(&name).await?))
+}
+
+pub(super) async fn stop(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+) -> Result<Json<Vm>, HttpError> {
+    Ok(Json(service.stop_vm(&name).await?))
+}
+
+pub(super) async fn restart(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+) -> Result<Json<Vm>, HttpError> {
+    Ok(Json(service.restart_vm(&name).await?))
+}
+
+pub(super) async fn delete(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+) -> Result<StatusCode, HttpError> {
+    service.delete_vm(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

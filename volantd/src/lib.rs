@@ -1,0 +1,21 @@
+//! The daemon of Volant: installs plugins and runs them as microVMs, one VMM process for each VM.
+//!
+//! The arrows run one way: `http → service → machine → ports ← vmm, net, media, agent, console`; only `app` names the implementations.
+
+pub mod agent;
+pub mod app;
+pub mod artifact;
+pub mod config;
+pub mod console;
+pub mod http;
+pub mod listeners;
+pub mod logging;
+pub mod machine;
+pub mod media;
+pub mod net;
+pub mod service;
+pub mod state_lock;
+pub mod store;
+pub mod task;
+pub mod token;
+pub mod vmm;

@@ -1,0 +1,349 @@
+//! One VM's task: it alone changes the VM's phase. Here are its loop, its ears, and how it records and publishes; the work of each
+//! phase is in the files below.
+//!
+//! Requests are decided at once, whatever work is going on: the work either is dropped where that is harmless, or goes on and finds the
+//! phase changed when it is done.
+
+mod adopt;
+mod launch;
+mod supervise;
+mod unwind;
+
+use std::future::Future;
+use std::mem::{Discriminant, discriminant};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::api::{Failure, Vm};
+use common::error_chain::Chain;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::error::MachineError;
+use super::parts::Parts;
+use super::plan::word;
+use super::ports::{BootMedia, Instance, Launch, VmPaths};
+use super::public::{self, Observed};
+use super::record::{Durability, JournalError, VmRecord};
+use super::requests::{Admission, Request, admit, prioritise};
+use super::state::{Event, Next, Phase, State, step};
+use super::timeline::Timeline;
+
+/// Requests to one VM that may wait. Each is decided within moments; more callers wait for their turn.
+pub(super) const INBOX_REQUESTS: usize = 32;
+
+/// The waits before a VM is launched again, and how long it must have been up for them to begin anew.
+const FIRST_RELAUNCH: Duration = Duration::from_secs(1);
+const SLOWEST_RELAUNCH: Duration = Duration::from_mins(1);
+const STABLE_AFTER: Duration = Duration::from_mins(2);
+
+/// By how much a new daemon raises generations: more than the one before can have published and not recorded.
+const GENERATION_LEAP: u64 = 1000;
+
+/// A request on its way to the driver.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) request: Request,
+    /// When it arrived at the API.
+    pub(super) arrived: Instant,
+    pub(super) reply: Reply,
+}
+
+/// Where the answer goes. A caller that has left is no error.
+pub(super) type Reply = oneshot::Sender<Result<Vm, MachineError>>;
+
+/// How a driver begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The VM was created just now, by a request that arrived then.
+    Created(Instant),
+    /// An earlier daemon left it.
+    Recovered,
+    /// The driver before this one panicked.
+    Panicked,
+}
+
+/// One VM's task.
+pub(super) struct Driver {
+    parts: Arc<Parts>,
+    record: VmRecord,
+    paths: VmPaths,
+    inbox: mpsc::Receiver<Command>,
+    publisher: Arc<watch::Sender<Vm>>,
+    observed: Observed,
+    launch: Option<Arc<Launch>>,
+    media: Option<Arc<BootMedia>>,
+    instance: Option<Arc<dyn Instance>>,
+    /// Whether there may be an agent to ask for a graceful end.
+    may_have_agent: bool,
+    timeline: Option<Timeline>,
+    /// When the request that the present launch answers arrived.
+    arrived: Instant,
+    relaunches: Backoff,
+    up_since: Option<Instant>,
+    deleters: Vec<Reply>,
+    origin: Origin,
+}
+
+impl Driver {
+    pub(super) fn new(
+        parts: Arc<Parts>,
+        record: VmRecord,
+        inbox: mpsc::Receiver<Command>,
+        publisher: Arc<watch::Sender<Vm>>,
+        origin: Origin,
+    ) -> Self {
+        let paths = parts.settings.paths(&record);
+        let arrived = match origin {
+            Origin::Created(arrived) => arrived,
+            Origin::Recovered | Origin::Panicked => Instant::now(),
+        };
+        Self {
+            parts,
+            record,
+            paths,
+            inbox,
+            publisher,
+            observed: Observed::default(),
+            launch: None,
+            media: None,
+            instance: None,
+            may_have_agent: false,
+            timeline: None,
+            arrived,
+            relaunches: Backoff::new(FIRST_RELAUNCH, SLOWEST_RELAUNCH),
+            up_since: None,
+            deleters: Vec::new(),
+            origin,
+        }
+    }
+
+    /// Runs until nothing of the VM is left; gives back whoever waits to hear that.
+    pub(super) async fn run(mut self) -> Vec<Reply> {
+        match self.origin {
+            Origin::Created(_) => {}
+            Origin::Recovered => self.resume().await,
+            Origin::Panicked => self.give_up().await,
+        }
+        loop {
+            match self.state().phase {
+                Phase::Pending => self.launch().await,
+                // Only a launch makes this phase, and it leaves it. A daemon that finds it recorded has made it `Pending`.
+                Phase::Preparing => {
+                    let failure = bug("A launch was left unfinished");
+                    self.apply(Event::Failed(failure)).await;
+                }
+                Phase::Starting | Phase::Running { .. } => self.supervise().await,
+                Phase::Stopping => self.stop().await,
+                Phase::Stopped | Phase::Failed { .. } => self.rest().await,
+                Phase::Crashed { .. } => self.back_off().await,
+                Phase::Deleting => {
+                    self.remove().await;
+                    return self.deleters;
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> &State {
+        &self.record.progress.state
+    }
+
+    fn phase_kind(&self) -> Discriminant<Phase> {
+        discriminant(&self.state().phase)
+    }
+
+    /// Applies what happened. An event that is late changes nothing.
+    async fn apply(&mut self, event: Event) {
+        if let Next::To(state) = step(self.state(), event) {
+            self.enter(state);
+            self.note().await;
+        }
+    }
+
+    fn enter(&mut self, state: State) {
+        let progress = &mut self.record.progress;
+        if discriminant(&progress.state.phase) != discriminant(&state.phase) {
+            self.observed.activity = None;
+            let vm = public::vm(&self.record, &self.observed, &self.parts.settings);
+            tracing::debug!(vm = %vm.name, from = vm.status.as_str(), "phase ends");
+        }
+        let progress = &mut self.record.progress;
+        match &state.phase {
+            Phase::Failed { failure } => {
+                let (step, error) = (&failure.step, &failure.cause);
+                tracing::warn!(vm = %self.record.blueprint.name, step, error, "vm failed");
+                progress.failure = Some(failure.clone());
+            }
+            Phase::Crashed { failure } => {
+                tracing::warn!(vm = %self.record.blueprint.name, error = failure.cause, "vm crashed");
+                progress.failure = Some(failure.clone());
+            }
+            Phase::Pending
+            | Phase::Preparing
+            | Phase::Starting
+            | Phase::Running { .. }
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Deleting => {}
+        }
+        progress.state = state;
+    }
+
+    /// Records and publishes how far the VM is. A store that fails does not stop the VM: it is logged, and the next note is whole again.
+    async fn note(&mut self) {
+        if let Err(error) = self.save(Durability::Noted).await {
+            tracing::error!(vm = %self.record.blueprint.name, error = %Chain(&error), "progress not recorded");
+        }
+        self.publish();
+    }
+
+    /// Records and publishes how far the VM is, or fails: for what must be known before it is done.
+    async fn note_or_fail(&mut self) -> Result<(), Failure> {
+        let saved = self.save(Durability::Noted).await;
+        self.publish();
+        saved.map_err(|error| Failure {
+            step: word::STORE.to_owned(),
+            cause: Chain(&error).to_string(),
+            hints: vec!["Check that the disk of the state directory has room".to_owned()],
+        })
+    }
+
+    async fn save(&mut self, durability: Durability) -> Result<(), JournalError> {
+        self.advance();
+        self.parts
+            .journal
+            .save(self.record.id, &self.record.progress, durability)
+            .await
+    }
+
+    fn advance(&mut self) {
+        self.record.progress.generation += 1;
+        self.record.progress.updated_at = self.parts.clock.now();
+    }
+
+    /// Publishes what is known; only what a new daemon need not know may be published without being recorded.
+    fn publish(&self) {
+        self.publisher.send_replace(self.public());
+    }
+
+    fn public(&self) -> Vm {
+        public::vm(&self.record, &self.observed, &self.parts.settings)
+    }
+
+    /// Shows which step runs or is undone, in the phases that are about steps.
+    fn show_activity(&mut self, step: &'static str) {
+        if matches!(
+            self.state().phase,
+            Phase::Preparing | Phase::Stopping | Phase::Deleting
+        ) {
+            self.observed.activity = Some(step);
+            self.advance();
+            self.publish();
+        }
+    }
+
+    /// Does `work` to its end, deciding requests meanwhile.
+    async fn finish<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                batch = receive(&mut self.inbox) => self.decide(batch).await,
+            }
+        }
+    }
+
+    /// Does `work` for as long as the VM is in the phase that `since` is; then drops it.
+    ///
+    /// The phase is the caller's to say: it may have changed while the caller did something else.
+    async fn until_turned<T>(
+        &mut self,
+        since: Discriminant<Phase>,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut work = pin!(work);
+        while self.phase_kind() == since {
+            tokio::select! {
+                biased;
+                batch = receive(&mut self.inbox) => self.decide(batch).await,
+                done = &mut work => return Some(done),
+            }
+        }
+        None
+    }
+
+    async fn decide(&mut self, mut batch: Vec<Command>) {
+        prioritise(&mut batch, |command| command.request);
+        for command in batch {
+            self.answer(command).await;
+        }
+    }
+
+    async fn answer(&mut self, command: Command) {
+        let answer = match admit(self.state(), command.request) {
+            Admission::Accepted(next) => self
+                .accept(next, &command)
+                .await
+                .map_err(MachineError::Store),
+            Admission::AlreadySo => Ok(()),
+            Admission::Denied(reason) => {
+                let name = self.record.blueprint.name.clone();
+                Err(MachineError::Denied {
+                    name,
+                    request: command.request,
+                    reason,
+                })
+            }
+        };
+        match answer {
+            // A delete is answered when it is done.
+            Ok(()) if command.request == Request::Delete => self.deleters.push(command.reply),
+            answer => drop(command.reply.send(answer.map(|()| self.public()))),
+        }
+    }
+
+    /// Takes up a request. It is recorded before anybody is told, and nothing changes if that fails.
+    async fn accept(&mut self, next: State, command: &Command) -> Result<(), JournalError> {
+        let before = self.record.progress.clone();
+        tracing::info!(vm = %self.record.blueprint.name, request = command.request.as_str(), "request accepted");
+        self.enter(next);
+        if matches!(command.request, Request::Start | Request::Restart) {
+            self.record.progress.failure = None;
+            self.record.progress.proven = false;
+        }
+        if let Err(error) = self.save(Durability::Promised).await {
+            self.record.progress = before;
+            return Err(error);
+        }
+        if matches!(command.request, Request::Start | Request::Restart) {
+            self.arrived = command.arrived;
+            self.relaunches.reset();
+        }
+        self.publish();
+        Ok(())
+    }
+}
+
+/// The requests that wait, at least one.
+async fn receive(inbox: &mut mpsc::Receiver<Command>) -> Vec<Command> {
+    let mut batch = Vec::new();
+    if inbox.recv_many(&mut batch, INBOX_REQUESTS).await == 0 {
+        // The registry is gone, and soon this task as well: the VM stays as it is.
+        std::future::pending::<()>().await;
+    }
+    batch
+}
+
+/// A failure that is Volant's own.
+fn bug(cause: &str) -> Failure {
+    let hints = vec!["This is a bug in Volant; the daemon's log has more".to_owned()];
+    Failure {
+        step: word::DAEMON.to_owned(),
+        cause: cause.to_owned(),
+        hints,
+    }
+}

@@ -1,0 +1,257 @@
+//! Watches a guest from its boot to its end: `Starting` and `Running`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::agent::{AgentStatus, GuestPhase, HealthState};
+use common::api::{Failure, VmHealth};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::super::follow::{Follower, Observation};
+use super::super::health::{self, View};
+use super::super::outcome::{self, CONSOLE_LINES, LastSeen, Outcome};
+use super::super::ports::{Instance, VmmExit};
+use super::super::state::{Event, Phase};
+use super::super::timeline::Timeline;
+use super::{Driver, STABLE_AFTER, bug};
+
+/// How long the last words of an agent may be on their way when its VMM has ended.
+const LAST_WORDS: Duration = Duration::from_millis(20);
+
+/// How long the last console output may be on its way to the log.
+const CONSOLE_SETTLE: Duration = Duration::from_millis(50);
+
+/// How long a guest that says that it cannot go on may take to power off by itself, with its console complete.
+const DYING_GRACE: Duration = Duration::from_secs(2);
+
+/// What is seen of a guest.
+enum Sight {
+    Ended(VmmExit),
+    Found(Observation),
+    DeadlinePassed,
+}
+
+impl Driver {
+    /// Returns when the guest has ended, or a request changed the phase.
+    pub(super) async fn supervise(&mut self) {
+        let Some(instance) = self.instance.clone() else {
+            let failure = bug("A VM runs without a VMM");
+            return self.apply(Event::Failed(failure)).await;
+        };
+        let port = self.record.blueprint.manifest.workload.port();
+        let is_up = matches!(self.state().phase, Phase::Running { .. });
+        let mut follower =
+            Follower::new(Arc::clone(&self.parts.guest), self.endpoint(), port, is_up);
+        let boot_deadline = Instant::now() + self.parts.settings.boot_deadline;
+        loop {
+            let watched = self.phase_kind();
+            let deadline = match self.state().phase {
+                Phase::Starting => Some(boot_deadline),
+                Phase::Running { .. } => None,
+                _ => return,
+            };
+            let sight = self
+                .until_turned(watched, look(instance.as_ref(), &mut follower, deadline))
+                .await;
+            match sight {
+                None => return,
+                Some(Sight::Ended(exit)) => return self.ended(&exit, &mut follower).await,
+                Some(Sight::DeadlinePassed) => {
+                    let waited_ms = self.parts.settings.boot_deadline.as_millis();
+                    let console = self.console_tail().await;
+                    return self.fail(outcome::boot_deadline(waited_ms, &console)).await;
+                }
+                Some(Sight::Found(Observation::Silent(error))) => {
+                    self.judge(health::silent(&error)).await;
+                }
+                Some(Sight::Found(Observation::Heard | Observation::Reached)) => {
+                    if let Some(cause) = self.observe(&mut follower).await {
+                        return self.guest_failed(&cause, instance.as_ref()).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what the follower knows. Gives the reason if the guest says that it cannot go on.
+    async fn observe(&mut self, follower: &mut Follower) -> Option<String> {
+        let status = follower.status()?;
+        self.take_in(status);
+        if status.phase == GuestPhase::Failed {
+            return Some(
+                status
+                    .failure
+                    .clone()
+                    .unwrap_or_else(|| "The guest cannot go on".to_owned()),
+            );
+        }
+        if self.state().phase == Phase::Starting && status.phase != GuestPhase::Boot {
+            self.may_have_agent = true;
+            self.record.progress.proven = true;
+            self.up_since = Some(Instant::now());
+            self.apply(Event::GuestUp).await;
+            tracing::info!(vm = %self.record.blueprint.name, "guest is up");
+        }
+        let Phase::Running { health: known } = &self.state().phase else {
+            return None;
+        };
+        let health_check = self.record.blueprint.manifest.health_check.as_ref();
+        let verdict = health::verdict(&View {
+            status,
+            service: follower.service(),
+            reach: follower.reach(),
+            undecided: follower.undecided(),
+            health_timeout: Duration::from_millis(health_check.map_or(0, |check| check.timeout_ms)),
+            known,
+        });
+        self.judge(verdict).await;
+        None
+    }
+
+    /// Takes what clients see from the agent's status, and publishes it if it is news.
+    fn take_in(&mut self, status: &AgentStatus) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.heard(status, Instant::now());
+            self.record.progress.boot = Some(timeline.so_far());
+        }
+        let before = self.observed.clone();
+        self.observed.workload_restarts = status.workload.restarts;
+        self.observed
+            .last_exit
+            .clone_from(&status.workload.last_exit);
+        if self.observed != before {
+            self.advance();
+            self.publish();
+        }
+    }
+
+    async fn judge(&mut self, verdict: VmHealth) {
+        let Phase::Running { health: known } = &self.state().phase else {
+            return;
+        };
+        if *known == verdict {
+            return;
+        }
+        let vm = &self.record.blueprint.name;
+        let reason = verdict.reason.as_deref();
+        match verdict.state {
+            HealthState::Healthy => tracing::info!(%vm, "vm is healthy"),
+            HealthState::Unhealthy => tracing::warn!(%vm, error = reason, "vm is unhealthy"),
+            HealthState::Unknown => tracing::debug!(%vm, reason, "health of vm is not known"),
+        }
+        if verdict.state == HealthState::Healthy
+            && let Some(timeline) = &mut self.timeline
+        {
+            timeline.ready(Instant::now());
+            self.record.progress.boot = Some(Timeline::so_far(timeline));
+        }
+        self.apply(Event::HealthChanged(verdict)).await;
+    }
+
+    /// The guest says that it cannot go on.
+    async fn guest_failed(&mut self, cause: &str, instance: &dyn Instance) {
+        if self
+            .until_turned(self.phase_kind(), timeout(DYING_GRACE, instance.exited()))
+            .await
+            .is_none()
+        {
+            return;
+        }
+        let console = self.console_tail().await;
+        let failure = outcome::workload_failure(cause, &console);
+        self.undo_and(Event::Failed(failure)).await;
+    }
+
+    /// The VMM ended, and nobody asked it to.
+    async fn ended(&mut self, exit: &VmmExit, follower: &mut Follower) {
+        if let Ok(Observation::Heard) = timeout(LAST_WORDS, follower.next()).await
+            && let Some(status) = follower.status()
+        {
+            self.take_in(status);
+        }
+        let console = self.console_tail().await;
+        let vmm = self
+            .record
+            .progress
+            .instance
+            .as_ref()
+            .map_or("The VMM", |instance| instance.vmm.as_str());
+        let outcome = outcome::of_exit(
+            exit,
+            &LastSeen {
+                status: follower.status(),
+                proven: self.record.progress.proven,
+                policy: self.record.blueprint.manifest.workload.restart,
+                console: &console,
+                vmm,
+            },
+        );
+        tracing::info!(vm = %self.record.blueprint.name, ?exit, "vmm ended by itself");
+        if self
+            .up_since
+            .is_some_and(|since| since.elapsed() >= STABLE_AFTER)
+        {
+            self.relaunches.reset();
+        }
+        let event = match outcome {
+            Outcome::Completed => Event::Completed,
+            Outcome::Failed(failure) => Event::Failed(failure),
+            Outcome::Crashed(failure) => Event::Crashed(failure),
+        };
+        self.undo_and(event).await;
+    }
+
+    async fn fail(&mut self, failure: Failure) {
+        let proven = self.record.progress.proven;
+        self.undo_and(if proven {
+            Event::Crashed(failure)
+        } else {
+            Event::Failed(failure)
+        })
+        .await;
+    }
+
+    /// Undoes the launch, then says what happened: whoever reads `failed` finds nothing left.
+    async fn undo_and(&mut self, event: Event) {
+        if let Err(left) = self.unwind().await {
+            tracing::error!(vm = %self.record.blueprint.name, step = left.step, error = left.cause, "step not undone");
+        }
+        self.apply(event).await;
+    }
+
+    /// The last lines of the console, once they had time to arrive.
+    async fn console_tail(&mut self) -> String {
+        let (console, vm) = (
+            Arc::clone(&self.parts.console),
+            self.record.blueprint.name.clone(),
+        );
+        let state_dir = self.paths.state_dir.clone();
+        self.finish(async move {
+            sleep(CONSOLE_SETTLE).await;
+            let read =
+                tokio::task::spawn_blocking(move || console.tail(&vm, &state_dir, CONSOLE_LINES));
+            read.await.unwrap_or_default()
+        })
+        .await
+    }
+}
+
+/// Waits for the next thing to be seen of a guest. Its end comes before all else.
+async fn look(
+    instance: &dyn Instance,
+    follower: &mut Follower,
+    deadline: Option<Instant>,
+) -> Sight {
+    let passed = async {
+        match deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        exit = instance.exited() => Sight::Ended(exit),
+        found = follower.next() => Sight::Found(found),
+        () = passed => Sight::DeadlinePassed,
+    }
+}

@@ -1,0 +1,213 @@
+//! Takes a VM down, and keeps it there: `Stopping`, `Stopped`, `Failed`, `Crashed` and `Deleting`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::agent::tcp_port_beside;
+use common::api::Failure;
+use common::error_chain::Chain;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::backoff::Backoff;
+use super::super::error::MachineError;
+use super::super::outcome::step_failure;
+use super::super::plan::{self, Step, word};
+use super::super::ports::{GuestEndpoint, StepError};
+use super::super::record::Durability;
+use super::super::state::Event;
+use super::super::steps;
+use super::Driver;
+
+/// How long undoing one step may take. Ending a VMM by SIGKILL alone may need 25 s, and its network as long again on a busy host.
+const UNDO_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long an agent may take to accept that its guest ends. One that is stuck must not hold up a stop.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How much longer than its workload's grace a guest may take to power off: it syncs, and may be emulated.
+const POWER_OFF_MARGIN: Duration = Duration::from_secs(10);
+
+/// The waits between rounds of a removal that fails, and after how many rounds whoever waits is told.
+const FIRST_REMOVAL_RETRY: Duration = Duration::from_millis(100);
+const SLOWEST_REMOVAL_RETRY: Duration = Duration::from_secs(30);
+const ROUNDS_UNTIL_TOLD: u32 = 3;
+
+impl Driver {
+    /// `Stopping`.
+    pub(super) async fn stop(&mut self) {
+        let event = match self.wind_down().await {
+            Ok(()) => Event::Unwound,
+            Err(failure) => Event::UnwindFailed(failure),
+        };
+        self.apply(event).await;
+    }
+
+    /// `Stopped` and `Failed`: waits to be asked for something else.
+    pub(super) async fn rest(&mut self) {
+        let resting = self.phase_kind();
+        let left_behind = !self.record.progress.begun.is_empty();
+        if let Err(left) = self.unwind().await {
+            tracing::error!(vm = %self.record.blueprint.name, step = left.step, error = left.cause, "step not undone");
+        }
+        if left_behind {
+            self.note().await;
+        }
+        self.until_turned(resting, std::future::pending::<()>())
+            .await;
+    }
+
+    /// `Crashed`: waits a little, then launches again.
+    pub(super) async fn back_off(&mut self) {
+        let waiting = self.phase_kind();
+        if let Err(left) = self.unwind().await {
+            tracing::error!(vm = %self.record.blueprint.name, step = left.step, error = left.cause, "step not undone");
+        }
+        let wait = self.relaunches.next();
+        if self.until_turned(waiting, sleep(wait)).await.is_some() {
+            self.record.progress.restarts = self.record.progress.restarts.saturating_add(1);
+            self.arrived = Instant::now();
+            self.apply(Event::BackOffOver).await;
+        }
+    }
+
+    /// `Deleting`: returns when nothing is left.
+    pub(super) async fn remove(&mut self) {
+        let mut retries = Backoff::new(FIRST_REMOVAL_RETRY, SLOWEST_REMOVAL_RETRY);
+        let mut rounds = 0;
+        while let Err(failure) = self.remove_all().await {
+            rounds += 1;
+            tracing::error!(vm = %self.record.blueprint.name, step = failure.step, error = failure.cause, "vm not removed");
+            self.record.progress.failure = Some(failure.clone());
+            self.note().await;
+            if rounds >= ROUNDS_UNTIL_TOLD {
+                for waiting in std::mem::take(&mut self.deleters) {
+                    let name = self.record.blueprint.name.clone();
+                    drop(waiting.send(Err(MachineError::NotRemoved {
+                        name,
+                        failure: failure.clone(),
+                    })));
+                }
+            }
+            self.finish(sleep(retries.next())).await;
+        }
+        tracing::info!(vm = %self.record.blueprint.name, "vm removed");
+    }
+
+    /// The record goes last: as long as anything may be left, a daemon that starts anew must know of it.
+    async fn remove_all(&mut self) -> Result<(), Failure> {
+        self.wind_down().await?;
+        self.show_activity(word::FILES);
+        self.parts.console.remove(&self.record.blueprint.name);
+        let state_dir = self.paths.state_dir.clone();
+        self.finish(async move { steps::remove_dir(&state_dir).await })
+            .await
+            .map_err(|error| step_failure(word::FILES, &error))?;
+        let (journal, id) = (Arc::clone(&self.parts.journal), self.record.id);
+        self.finish(async move { journal.remove(id).await })
+            .await
+            .map_err(|error| Failure {
+                step: word::STORE.to_owned(),
+                cause: Chain(&error).to_string(),
+                hints: Vec::new(),
+            })
+    }
+
+    /// Ends the guest with grace where there is one, then undoes the launch.
+    async fn wind_down(&mut self) -> Result<(), Failure> {
+        if self.may_have_agent {
+            self.end_guest().await;
+        }
+        self.unwind().await
+    }
+
+    /// Asks the agent to end its workload and power off, and waits for that. What it does not do, unwinding does without it.
+    async fn end_guest(&mut self) {
+        let Some(instance) = self.instance.clone() else {
+            return;
+        };
+        self.may_have_agent = false;
+        self.show_activity(word::GUEST);
+        let (guest, endpoint) = (Arc::clone(&self.parts.guest), self.endpoint());
+        let asked = async move { timeout(SHUTDOWN_DEADLINE, guest.shutdown(&endpoint)).await };
+        match self.finish(asked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(vm = %self.record.blueprint.name, error = %Chain(&error), "guest not asked to end");
+                return;
+            }
+            Err(_) => {
+                tracing::warn!(vm = %self.record.blueprint.name, "guest does not answer and is ended without grace");
+                return;
+            }
+        }
+        let grace = Duration::from_millis(self.record.blueprint.manifest.workload.stop_grace_ms);
+        let limit = grace.saturating_add(POWER_OFF_MARGIN);
+        if self
+            .finish(async move { timeout(limit, instance.exited()).await })
+            .await
+            .is_err()
+        {
+            tracing::warn!(vm = %self.record.blueprint.name, "guest did not power off in time and is ended without grace");
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> GuestEndpoint {
+        GuestEndpoint {
+            ip: self.record.lease.ip,
+            agent_port: tcp_port_beside(self.record.blueprint.manifest.workload.port()),
+            vsock: self
+                .instance
+                .as_ref()
+                .and_then(|instance| instance.record().vsock),
+            secret: self.record.secret.clone(),
+        }
+    }
+
+    /// Undoes all steps that were begun, last first. One that fails does not keep the others from being undone; the first failure is
+    /// given back, and its step stays recorded for the next time.
+    pub(super) async fn unwind(&mut self) -> Result<(), Failure> {
+        if self.record.progress.begun.is_empty() {
+            return Ok(());
+        }
+        let mut failed = None;
+        for step in plan::unwinding(&self.record.progress.begun) {
+            self.show_activity(step.as_str());
+            let undo = timeout(UNDO_DEADLINE, (steps::row(step).undo)(self.hands()));
+            let undone = self.finish(undo).await.unwrap_or_else(|_| {
+                let limit_s = UNDO_DEADLINE.as_secs();
+                Err(StepError::new(format!(
+                    "Undoing the step took longer than {limit_s} s"
+                )))
+            });
+            match undone {
+                Ok(()) => self.forget(step),
+                Err(error) => {
+                    let failure = step_failure(step.as_str(), &error);
+                    tracing::warn!(vm = %self.record.blueprint.name, step = failure.step, error = failure.cause, "undo failed");
+                    failed.get_or_insert(failure);
+                }
+            }
+        }
+        self.may_have_agent = false;
+        self.up_since = None;
+        self.observed.activity = None;
+        if failed.is_none() {
+            self.record.progress.launch = None;
+            self.launch = None;
+            self.media = None;
+        }
+        // One record is enough: until then a new daemon undoes it all once more. Publishing is the caller's, with what comes next.
+        if let Err(error) = self.save(Durability::Noted).await {
+            tracing::error!(vm = %self.record.blueprint.name, error = %Chain(&error), "progress not recorded");
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn forget(&mut self, step: Step) {
+        self.record.progress.begun.retain(|begun| *begun != step);
+        if step == Step::Vmm {
+            self.instance = None;
+            self.record.progress.instance = None;
+        }
+    }
+}

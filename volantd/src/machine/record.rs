@@ -1,0 +1,170 @@
+//! What is remembered of a VM, and the seam to whatever remembers it. The store implements [`Journal`]; nothing here knows SQL.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use common::api::{BootTimeline, Failure};
+use common::digest::Digest;
+use common::guest_config::Secret;
+use common::manifest::Manifest;
+use common::name::Name;
+use jiff::Timestamp;
+
+use super::lease::{NoAddress, Pool};
+use super::plan::Step;
+use super::ports::{BoxFuture, InstanceRecord, Lease};
+use super::state::State;
+
+/// What a VM is made of. Chosen at its creation and never changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blueprint {
+    /// Its name.
+    pub name: Name,
+    /// The plugin that it runs.
+    pub plugin: Name,
+    /// That plugin's manifest as it was then.
+    pub manifest: Manifest,
+    /// The stored artifact that it boots.
+    pub artifact: Digest,
+    /// vCPUs.
+    pub cpu_cores: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Arguments that the user added to the kernel command line.
+    pub extra_cmdline: String,
+    /// An API that the guest may ask for its manifest.
+    pub api: Option<(String, u16)>,
+}
+
+/// All that is remembered of a VM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VmRecord {
+    /// Its number; never used again.
+    pub id: i64,
+    /// What it is made of; shared, because it never changes.
+    pub blueprint: Arc<Blueprint>,
+    /// What it holds of the network.
+    pub lease: Lease,
+    /// What a caller must know to change anything in its guest.
+    pub secret: Secret,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// The part of a record that changes. It is always written as a whole, so a record is never half old.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Phase and desire.
+    pub state: State,
+    /// The steps of the present launch that were begun and not undone.
+    pub begun: Vec<Step>,
+    /// Names the present launch; see [`super::ports::Launch::instance`].
+    pub launch: Option<String>,
+    /// The VMM process of the present launch.
+    pub instance: Option<InstanceRecord>,
+    /// How often the VM was launched again after its VMM ended by itself.
+    pub restarts: u32,
+    /// Whether its guest was up since somebody started it. What was up once is launched again when it breaks.
+    pub proven: bool,
+    /// Why it failed or crashed last.
+    pub failure: Option<Failure>,
+    /// The timeline of the last launch.
+    pub boot: Option<BootTimeline>,
+    /// See [`common::api::Vm::generation`].
+    pub generation: u64,
+    /// When this changed last.
+    pub updated_at: Timestamp,
+}
+
+impl Progress {
+    /// How far a VM is that was just created.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            state: State::NEW,
+            begun: Vec::new(),
+            launch: None,
+            instance: None,
+            restarts: 0,
+            proven: false,
+            failure: None,
+            boot: None,
+            generation: 1,
+            updated_at: now,
+        }
+    }
+}
+
+/// A VM to be recorded.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// What it is made of.
+    pub blueprint: Blueprint,
+    /// Its secret.
+    pub secret: Secret,
+    /// When it is created.
+    pub created_at: Timestamp,
+    /// Where its address comes from.
+    pub pool: Pool,
+}
+
+/// How sure a write must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A user was told, or will be: it survives a power cut.
+    Promised,
+    /// It survives the daemon's end. A power cut ends everything that it is about as well.
+    Noted,
+}
+
+/// The journal could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A VM of this name exists.
+    #[error("A VM named `{name}` exists already")]
+    Exists {
+        /// The name.
+        name: Name,
+    },
+    /// No address is left.
+    #[error(transparent)]
+    NoAddress(#[from] NoAddress),
+    /// The store failed.
+    #[error("Cannot {doing}")]
+    Failed {
+        /// What was tried, such as `record the VM`.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// A record that is there and cannot be read, such as one that a later version wrote.
+#[derive(Debug, thiserror::Error)]
+#[error("The record of the VM `{name}` cannot be read")]
+pub struct Unreadable {
+    /// The VM's name as it is stored.
+    pub name: String,
+    /// Why not.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+/// Remembers VMs over the end of the daemon.
+pub trait Journal: Send + Sync {
+    /// Chooses a lease and records the VM in one transaction.
+    fn insert(&self, draft: Draft) -> BoxFuture<'_, Result<VmRecord, JournalError>>;
+    /// All VMs, by number.
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Result<VmRecord, Unreadable>>, JournalError>>;
+    /// Records how far a VM is.
+    fn save<'a>(
+        &'a self,
+        id: i64,
+        progress: &'a Progress,
+        durability: Durability,
+    ) -> BoxFuture<'a, Result<(), JournalError>>;
+    /// Forgets a VM and frees its lease. One that is not there is fine.
+    fn remove(&self, id: i64) -> BoxFuture<'_, Result<(), JournalError>>;
+}

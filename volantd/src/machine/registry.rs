@@ -1,0 +1,464 @@
+//! All machines of the daemon: makes them, finds them, and passes requests to their drivers. Decides nothing about a VM itself.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use common::api::Vm;
+use common::cmdline;
+use common::digest::Digest;
+use common::error_chain::Chain;
+use common::guest_config::Secret;
+use common::manifest::Manifest;
+use common::name::Name;
+use common::net::host_name;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::driver::{Command, Driver, INBOX_REQUESTS, Origin, Reply};
+use super::error::MachineError;
+use super::parts::Parts;
+use super::ports::VmPaths;
+use super::public::{self, Observed};
+use super::record::{Blueprint, Draft, VmRecord};
+use super::requests::Request;
+use crate::task;
+
+/// How often the driver of one VM may panic before it is left alone: a panic that comes back each time would fill the log for ever.
+const MAX_PANICS: u32 = 3;
+
+/// How long a new daemon waits to know of all VMs before it serves anybody.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The wait before a driver is replaced.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+
+/// A VM to be created, with everything resolved.
+#[derive(Debug, Clone)]
+pub struct NewVm {
+    /// Its name.
+    pub name: Name,
+    /// The plugin that it runs.
+    pub plugin: Name,
+    /// That plugin's manifest; frozen for this VM.
+    pub manifest: Manifest,
+    /// The stored artifact that it boots.
+    pub artifact: Digest,
+    /// vCPUs.
+    pub cpu_cores: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Arguments to add to the kernel command line.
+    pub extra_cmdline: String,
+    /// An API that the guest may ask for its manifest.
+    pub api: Option<(String, u16)>,
+    /// When the request arrived: where the boot timeline begins.
+    pub arrived: std::time::Instant,
+}
+
+/// All machines.
+///
+/// Dropping it, as [`Registry::shutdown`], ends the drivers and leaves the VMs as they are.
+#[derive(Debug)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    parts: Arc<Parts>,
+    machines: Mutex<BTreeMap<Name, Machine>>,
+}
+
+/// What the registry holds of one VM.
+#[derive(Debug)]
+struct Machine {
+    id: i64,
+    paths: VmPaths,
+    inbox: mpsc::Sender<Command>,
+    public: watch::Receiver<Vm>,
+    /// None once the registry is shut down.
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for machine in self.machines().values() {
+            if let Some(keeper) = &machine.keeper {
+                keeper.abort();
+            }
+        }
+    }
+}
+
+impl Registry {
+    /// A registry without machines; see [`Registry::recover`].
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                parts: Arc::new(parts),
+                machines: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Takes up all VMs that are recorded: each goes on by itself from where it was. To be called once, before anything else.
+    ///
+    /// Returns with their number when each has found out whether its VMM lives, or after [`RECOVERY_PATIENCE`]: a slow one comes up by
+    /// itself. A record that cannot be read is logged and left alone.
+    ///
+    /// # Errors
+    /// If the records cannot be listed.
+    pub async fn recover(&self) -> Result<usize, MachineError> {
+        let mut taken_up = Vec::new();
+        for record in self.inner.parts.journal.all().await? {
+            match record {
+                Ok(record) => taken_up.push(self.inner.begin(record, Origin::Recovered)),
+                Err(unreadable) => {
+                    tracing::error!(error = %Chain(&unreadable), "vm not taken up");
+                }
+            }
+        }
+        let count = taken_up.len();
+        let all_known = async {
+            for mut public in taken_up {
+                // The first thing that a driver publishes is what it found; one that is gone by then has found that.
+                drop(public.changed().await);
+            }
+        };
+        if timeout(RECOVERY_PATIENCE, all_known).await.is_err() {
+            tracing::warn!("not all VMs are known yet");
+        }
+        Ok(count)
+    }
+
+    /// Records a VM and begins to launch it. Returns as soon as it is recorded.
+    ///
+    /// # Errors
+    /// [`MachineError::Exists`], [`MachineError::NoAddress`], [`MachineError::Cmdline`], [`MachineError::CannotLaunch`], or the store's. Nothing is
+    /// recorded then.
+    pub async fn create(&self, new: NewVm) -> Result<Vm, MachineError> {
+        let inner = Arc::clone(&self.inner);
+        let name = new.name.clone();
+        // In a task of its own: a caller that goes away must not leave a record without a driver.
+        let created = task::spawn("create-vm", async move { inner.create(new).await }).await;
+        created.unwrap_or(Err(MachineError::Interrupted { name }))
+    }
+
+    /// A VM.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`].
+    pub fn get(&self, name: &Name) -> Result<Vm, MachineError> {
+        Ok(self.watch(name)?.borrow().clone())
+    }
+
+    /// All VMs, by name.
+    pub fn list(&self) -> Vec<Vm> {
+        self.inner
+            .machines()
+            .values()
+            .map(|machine| machine.public.borrow().clone())
+            .collect()
+    }
+
+    /// A VM now and whenever it changes. The sender is dropped when the VM is gone.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`].
+    pub fn watch(&self, name: &Name) -> Result<watch::Receiver<Vm>, MachineError> {
+        self.inner.find(name, |machine| machine.public.clone())
+    }
+
+    /// A VM as soon as its generation is another one than `after`, or as it is after `wait`.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`], also if the VM goes meanwhile.
+    pub async fn wait_newer(
+        &self,
+        name: &Name,
+        after: u64,
+        wait: Duration,
+    ) -> Result<Vm, MachineError> {
+        let mut public = self.watch(name)?;
+        let newer = timeout(wait, public.wait_for(|vm| vm.generation != after)).await;
+        match newer {
+            Ok(Ok(vm)) => Ok(vm.clone()),
+            Ok(Err(_)) => Err(MachineError::NotFound { name: name.clone() }),
+            Err(_) => self.get(name),
+        }
+    }
+
+    /// The folders of a VM.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`].
+    pub fn paths(&self, name: &Name) -> Result<VmPaths, MachineError> {
+        self.inner.find(name, |machine| machine.paths.clone())
+    }
+
+    /// Wants a VM up. Returns when that is recorded; a VM that is up or on its way there is fine.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`], [`MachineError::Denied`], or the store's.
+    pub async fn start(&self, name: &Name) -> Result<Vm, MachineError> {
+        self.request(name, Request::Start).await
+    }
+
+    /// Wants a VM down. Returns when that is recorded; a VM that is down or on its way there is fine.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub async fn stop(&self, name: &Name) -> Result<Vm, MachineError> {
+        self.request(name, Request::Stop).await
+    }
+
+    /// Wants a VM down and up again; one that is down is started. Returns when that is recorded.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub async fn restart(&self, name: &Name) -> Result<Vm, MachineError> {
+        self.request(name, Request::Restart).await
+    }
+
+    /// Removes a VM. Returns when nothing of it is left.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`]; [`MachineError::NotRemoved`] if something resists, which is tried again until it succeeds.
+    pub async fn delete(&self, name: &Name) -> Result<(), MachineError> {
+        self.request(name, Request::Delete).await.map(drop)
+    }
+
+    /// Ends all drivers, wherever they are, and leaves the VMs as they are: a new daemon takes them up.
+    pub async fn shutdown(&self) {
+        let keepers: Vec<JoinHandle<()>> = self
+            .inner
+            .machines()
+            .values_mut()
+            .filter_map(|machine| machine.keeper.take())
+            .collect();
+        for keeper in &keepers {
+            keeper.abort();
+        }
+        for keeper in keepers {
+            // It was aborted, or had ended: either is what is wanted.
+            drop(keeper.await);
+        }
+    }
+
+    async fn request(&self, name: &Name, request: Request) -> Result<Vm, MachineError> {
+        let inbox = self.inner.find(name, |machine| machine.inbox.clone())?;
+        let (reply, answer) = oneshot::channel();
+        let interrupted = || MachineError::Interrupted { name: name.clone() };
+        let command = Command {
+            request,
+            arrived: Instant::now(),
+            reply,
+        };
+        inbox.send(command).await.map_err(|_| interrupted())?;
+        // A driver that ended while this waited has removed its VM; else it is being replaced.
+        let gone = |_| {
+            if self.get(name).is_err() {
+                MachineError::NotFound { name: name.clone() }
+            } else {
+                interrupted()
+            }
+        };
+        answer.await.map_err(gone)?
+    }
+}
+
+impl Inner {
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<Name, Machine>> {
+        // The map is whole after every statement that changes it, so a panic elsewhere spoils nothing.
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find<T>(&self, name: &Name, take: impl FnOnce(&Machine) -> T) -> Result<T, MachineError> {
+        self.machines()
+            .get(name)
+            .map(take)
+            .ok_or_else(|| MachineError::NotFound { name: name.clone() })
+    }
+
+    async fn create(self: &Arc<Self>, new: NewVm) -> Result<Vm, MachineError> {
+        self.check(&new)?;
+        self.parts.vmm.check().map_err(MachineError::CannotLaunch)?;
+        let arrived = Instant::from_std(new.arrived);
+        let secret = random_secret().map_err(MachineError::Secret)?;
+        let draft = Draft {
+            blueprint: Blueprint {
+                name: new.name,
+                plugin: new.plugin,
+                manifest: new.manifest,
+                artifact: new.artifact,
+                cpu_cores: new.cpu_cores,
+                memory_mib: new.memory_mib,
+                extra_cmdline: new.extra_cmdline,
+                api: new.api,
+            },
+            secret,
+            created_at: self.parts.clock.now(),
+            pool: self.parts.settings.pool,
+        };
+        let record = self.parts.journal.insert(draft).await?;
+        tracing::info!(vm = %record.blueprint.name, plugin = %record.blueprint.plugin, ip = %record.lease.ip, "vm created");
+        let vm = public::vm(&record, &Observed::default(), &self.parts.settings);
+        drop(self.begin(record, Origin::Created(arrived)));
+        Ok(vm)
+    }
+
+    /// Refuses what could never boot, before anything is recorded.
+    fn check(&self, new: &NewVm) -> Result<(), MachineError> {
+        if self.machines().contains_key(&new.name) {
+            return Err(MachineError::Exists {
+                name: new.name.clone(),
+            });
+        }
+        let pool = self.parts.settings.pool;
+        let longest = cmdline::IpConfig {
+            // No address of the subnet is longer than its last one.
+            address: pool.subnet.broadcast(),
+            gateway: pool.host_ip,
+            netmask: pool.subnet.netmask(),
+            host_name: host_name(new.name.as_str()),
+            device: "eth0".to_owned(),
+        };
+        let api = new.api.as_ref().map(|(host, port)| (host.as_str(), *port));
+        let request = cmdline::Request {
+            ip: &longest,
+            extra: &new.extra_cmdline,
+            api,
+            manifest: &new.manifest,
+        };
+        cmdline::build(&request)
+            .map(drop)
+            .map_err(MachineError::Cmdline)
+    }
+
+    /// Gives a recorded VM its driver.
+    fn begin(self: &Arc<Self>, record: VmRecord, origin: Origin) -> watch::Receiver<Vm> {
+        let (inbox, commands) = mpsc::channel(INBOX_REQUESTS);
+        let vm = public::vm(&record, &Observed::default(), &self.parts.settings);
+        let (publisher, public) = watch::channel(vm);
+        let (id, name) = (record.id, record.blueprint.name.clone());
+        let paths = self.parts.settings.paths(&record);
+        let keeper = Keeper {
+            registry: Arc::downgrade(self),
+            parts: Arc::clone(&self.parts),
+            id,
+            name: name.clone(),
+            publisher: Arc::new(publisher),
+        };
+        // The lock is held until the machine is in the map, so its keeper cannot end before that.
+        let seen = public.clone();
+        let mut machines = self.machines();
+        let keeper = task::spawn("machine-keeper", keeper.keep(record, commands, origin));
+        machines.insert(
+            name,
+            Machine {
+                id,
+                paths,
+                inbox,
+                public,
+                keeper: Some(keeper),
+            },
+        );
+        seen
+    }
+
+    /// Takes a VM off the list, unless another one has its name by now.
+    fn forget(&self, name: &Name, id: i64) {
+        let mut machines = self.machines();
+        if machines.get(name).is_some_and(|machine| machine.id == id) {
+            machines.remove(name);
+        }
+    }
+}
+
+/// Keeps one VM's driver alive.
+struct Keeper {
+    registry: Weak<Inner>,
+    parts: Arc<Parts>,
+    id: i64,
+    name: Name,
+    publisher: Arc<watch::Sender<Vm>>,
+}
+
+impl Keeper {
+    /// Runs drivers, one after the other, until the VM is gone. One is enough unless it panics.
+    async fn keep(self, record: VmRecord, commands: mpsc::Receiver<Command>, origin: Origin) {
+        let mut next = Some((record, commands, origin));
+        let mut panics = 0;
+        while let Some((record, commands, origin)) = next.take() {
+            let driver = Driver::new(
+                Arc::clone(&self.parts),
+                record,
+                commands,
+                Arc::clone(&self.publisher),
+                origin,
+            );
+            let driver = AbortOnDropHandle::new(task::spawn("machine", Box::pin(driver.run())));
+            match driver.await {
+                Ok(deleters) => return self.gone(deleters),
+                Err(ended) if ended.is_panic() && panics < MAX_PANICS => {
+                    panics += 1;
+                    sleep(PANIC_PAUSE).await;
+                    next = self.replacement().await;
+                }
+                // The runtime ends, and the VM goes on.
+                Err(ended) if ended.is_cancelled() => return,
+                Err(error) => tracing::error!(vm = %self.name, %error, "driver ended for good"),
+            }
+        }
+    }
+
+    fn gone(&self, deleters: Vec<Reply>) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.forget(&self.name, self.id);
+        }
+        let last = self.publisher.borrow().clone();
+        for waiting in deleters {
+            drop(waiting.send(Ok(last.clone())));
+        }
+    }
+
+    /// What a new driver begins with: the record as the old one left it, and a new inbox.
+    async fn replacement(&self) -> Option<(VmRecord, mpsc::Receiver<Command>, Origin)> {
+        let records = match self.parts.journal.all().await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::error!(vm = %self.name, error = %Chain(&error), "driver not replaced");
+                return None;
+            }
+        };
+        let Some(record) = records
+            .into_iter()
+            .flatten()
+            .find(|record| record.id == self.id)
+        else {
+            self.gone(Vec::new());
+            return None;
+        };
+        let (inbox, commands) = mpsc::channel(INBOX_REQUESTS);
+        let registry = self.registry.upgrade()?;
+        if let Some(machine) = registry
+            .machines()
+            .get_mut(&self.name)
+            .filter(|machine| machine.id == self.id)
+        {
+            machine.inbox = inbox;
+        }
+        Some((record, commands, Origin::Panicked))
+    }
+}
+
+/// 256 random bits of the operating system.
+fn random_secret() -> Result<Secret, std::io::Error> {
+    let mut bytes = [0; 32];
+    fs_err::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(Secret::from_random(bytes))
+}

@@ -1,0 +1,8 @@
+//! Whole lives of VMs in a world that is made up: every step failing in turn, the daemon dying everywhere, and guests that misbehave.
+
+mod faults;
+mod guests;
+mod lab;
+mod lives;
+mod random;
+mod world;

@@ -1,0 +1,80 @@
+//! The program `volantd`: reads flags and configuration and runs the daemon, or shows the configuration.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use common::exit_code::ExitCode;
+use volantd::config::{self, Flags};
+
+/// Installs plugins and runs them as microVMs.
+#[derive(Debug, Parser)]
+#[command(name = "volantd", version, after_help = EXAMPLES)]
+struct Cli {
+    /// Configuration file [default: /etc/volant/volantd.toml, if it is there]
+    #[arg(long, global = true, env = "VOLANT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (what happens without a command)
+    Run,
+    /// Show the configuration: every key with its value and where that came from
+    Config,
+}
+
+const EXAMPLES: &str = "Examples:
+  volantd                                   Run with /etc/volant/volantd.toml and VOLANT_* variables
+  volantd config                            Show what it would run with
+  volantd --state-dir /tmp/volant --hypervisor qemu";
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::Success.into(),
+        Err(error) => {
+            report(&error);
+            ExitCode::Invalid.into()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let (config, settings) = config::load(&cli.flags, cli.config.as_deref())?;
+    if let Some(Command::Config) = cli.command {
+        show(&settings);
+        return Ok(());
+    }
+    volantd::logging::init(config.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("volantd")
+        .build()?;
+    runtime.block_on(volantd::app::run(config))
+}
+
+#[expect(clippy::print_stdout, reason = "the result of `volantd config`")]
+fn show(settings: &[config::Setting]) {
+    for setting in settings {
+        println!(
+            "{:<18} {:<32} # {}",
+            setting.key, setting.value, setting.origin
+        );
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the log may not be set up, and a person started it"
+)]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  caused by: {cause}");
+    }
+}

@@ -1,0 +1,83 @@
+//! What the daemon can do, without HTTP: plugins and VMs, and the errors of both. The front ends translate.
+
+mod error;
+mod plugins;
+mod vms;
+
+use std::sync::Arc;
+
+use common::api::SystemInfo;
+
+use crate::artifact::ArtifactStore;
+use crate::console::Consoles;
+use crate::machine::Registry;
+use crate::media::MediaStore;
+use crate::store::Store;
+
+pub use error::{ErrorKind, ServiceError};
+
+/// What the host has to give to VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostCapacity {
+    /// CPUs.
+    pub cpu_cores: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+}
+
+/// The parts that the service drives; `app.rs` makes them.
+#[expect(
+    missing_debug_implementations,
+    reason = "its fields have none, and nobody prints it"
+)]
+pub struct Parts {
+    /// The database.
+    pub store: Arc<Store>,
+    /// Stored artifacts.
+    pub artifacts: Arc<ArtifactStore>,
+    /// Boot media made of them.
+    pub media: Arc<MediaStore>,
+    /// All VMs.
+    pub registry: Arc<Registry>,
+    /// Their consoles.
+    pub consoles: Arc<Consoles>,
+    /// What VMs may have.
+    pub capacity: HostCapacity,
+    /// Facts about the daemon.
+    pub info: SystemInfo,
+}
+
+/// What the daemon can do.
+pub struct Service {
+    parts: Parts,
+    /// One install at a time for each daemon: two of one plugin must not interleave.
+    installing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("capacity", &self.parts.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// A service of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            installing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Facts about the daemon.
+    pub fn info(&self) -> &SystemInfo {
+        &self.parts.info
+    }
+
+    /// Lets go of all VMs; they go on.
+    pub async fn shutdown(&self) {
+        self.parts.registry.shutdown().await;
+    }
+}

@@ -1,0 +1,200 @@
+//! Plugins: installed from a manifest, with the artifact that it names stored and checked first.
+
+use std::sync::Arc;
+
+use common::api::{ArtifactInfo, InstalledPlugin};
+use common::error_chain::Chain;
+use common::manifest::{Manifest, Source};
+use common::name::Name;
+use jiff::Timestamp;
+
+use super::{ErrorKind, Service, ServiceError};
+use crate::artifact::{ArtifactError, Progress};
+use crate::store::{ArtifactRecord, PluginRecord};
+
+impl Service {
+    /// Stores and checks the artifact, then records the plugin. An older one of the name is replaced; its VMs stay as they are.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the source or the artifact; nothing is recorded then.
+    pub async fn install_plugin(
+        &self,
+        manifest: Manifest,
+    ) -> Result<InstalledPlugin, ServiceError> {
+        let _one = self.installing.lock().await;
+        let source = Source::parse(&manifest.initramfs.url)
+            .map_err(|error| ServiceError::field("/initramfs/url", error.to_string()))?;
+        let expected = manifest.initramfs.checksum;
+        let plugin = manifest.name.clone();
+        let on_progress = Arc::new(move |progress: Progress| {
+            tracing::trace!(plugin = %plugin, received_bytes = progress.received_bytes, "fetching");
+        });
+        let stored = self
+            .parts
+            .artifacts
+            .fetch(&source, expected, on_progress)
+            .await?;
+        let now = Timestamp::now();
+        let record = PluginRecord {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            enabled: manifest.enabled,
+            artifact: ArtifactRecord {
+                digest: stored.digest,
+                size_bytes: stored.size_bytes,
+            },
+            pinned: expected.is_some(),
+            source_url: manifest.initramfs.url.clone(),
+            manifest,
+            installed_at: now,
+            updated_at: now,
+        };
+        let name = record.name.clone();
+        self.parts.store.install_plugin(record).await?;
+        // The artifact of the plugin that this one replaces may be needed by nobody now.
+        self.collect_unused().await;
+        tracing::info!(plugin = %name, digest = %stored.digest, "plugin installed");
+        Ok(self.find_plugin(&name).await?.installed())
+    }
+
+    /// The names of all plugins, sorted.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn plugin_names(&self) -> Result<Vec<Name>, ServiceError> {
+        Ok(self
+            .parts
+            .store
+            .plugins()
+            .await?
+            .into_iter()
+            .map(|plugin| plugin.name)
+            .collect())
+    }
+
+    /// A plugin's manifest; `enabled` is as it was set last.
+    ///
+    /// # Errors
+    /// If there is none of this name, or the database fails.
+    pub async fn plugin(&self, name: &Name) -> Result<Manifest, ServiceError> {
+        let plugin = self.find_plugin(name).await?;
+        Ok(Manifest {
+            enabled: plugin.enabled,
+            ..plugin.manifest
+        })
+    }
+
+    /// The artifacts of a plugin.
+    ///
+    /// # Errors
+    /// As [`Service::plugin`].
+    pub async fn plugin_artifacts(&self, name: &Name) -> Result<Vec<ArtifactInfo>, ServiceError> {
+        Ok(vec![self.find_plugin(name).await?.artifact_info()])
+    }
+
+    /// Sets whether VMs can be created from a plugin.
+    ///
+    /// # Errors
+    /// As [`Service::plugin`].
+    pub async fn set_plugin_enabled(&self, name: &Name, enabled: bool) -> Result<(), ServiceError> {
+        if self
+            .parts
+            .store
+            .set_plugin_enabled(name, enabled, Timestamp::now())
+            .await?
+        {
+            tracing::info!(plugin = %name, enabled, "plugin switched");
+            Ok(())
+        } else {
+            Err(ServiceError::no_plugin(name))
+        }
+    }
+
+    /// Forgets a plugin. Its VMs go on: each keeps the manifest and artifact that it was created with.
+    ///
+    /// # Errors
+    /// As [`Service::plugin`].
+    pub async fn remove_plugin(&self, name: &Name) -> Result<(), ServiceError> {
+        if !self.parts.store.remove_plugin(name).await? {
+            return Err(ServiceError::no_plugin(name));
+        }
+        self.collect_artifacts().await;
+        tracing::info!(plugin = %name, "plugin removed");
+        Ok(())
+    }
+
+    /// Removes the files of artifacts that no plugin and no VM needs. What resists is tried again the next time.
+    pub async fn collect_artifacts(&self) {
+        // An artifact that is being installed is in the store before its plugin is recorded.
+        let _none_installs = self.installing.lock().await;
+        self.collect_unused().await;
+    }
+
+    async fn collect_unused(&self) {
+        match self.parts.store.forget_unused_artifacts().await {
+            Ok(unused) => {
+                for digest in unused {
+                    match self.parts.artifacts.remove(&digest) {
+                        Ok(()) => tracing::info!(%digest, "unused artifact removed"),
+                        Err(error) => {
+                            tracing::warn!(%digest, error = %Chain(&error), "unused artifact not removed");
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(error = %Chain(&error), "unused artifacts not looked for"),
+        }
+        let stored = match self.parts.artifacts.list() {
+            Ok(stored) => stored.into_iter().collect(),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "unused boot media not looked for");
+                return;
+            }
+        };
+        if let Err(error) = self.parts.media.collect_garbage(&stored) {
+            tracing::warn!(error = %Chain(&error), "unused boot media not removed");
+        }
+    }
+
+    pub(super) async fn find_plugin(&self, name: &Name) -> Result<PluginRecord, ServiceError> {
+        self.parts
+            .store
+            .plugin(name)
+            .await?
+            .ok_or_else(|| ServiceError::no_plugin(name))
+    }
+}
+
+impl From<ArtifactError> for ServiceError {
+    fn from(error: ArtifactError) -> Self {
+        let kind = match &error {
+            ArtifactError::ChecksumMismatch { .. } => ErrorKind::ChecksumMismatch,
+            ArtifactError::Unreachable { .. }
+            | ArtifactError::Refused { .. }
+            | ArtifactError::TimedOut { .. }
+            | ArtifactError::Incomplete { .. }
+            | ArtifactError::Read { .. } => ErrorKind::Unavailable,
+            ArtifactError::Redirected { .. }
+            | ArtifactError::TooLarge { .. }
+            | ArtifactError::NotAnInitramfs { .. }
+            | ArtifactError::NotAFile { .. } => ErrorKind::Invalid,
+            ArtifactError::NoSpace { .. } => ErrorKind::NoCapacity,
+            ArtifactError::Store { .. } | ArtifactError::Client(_) | ArtifactError::Worker(_) => {
+                ErrorKind::Internal
+            }
+        };
+        let mut refused = Self::new(kind, error.to_string());
+        refused.hints = error.hints();
+        // The path or URL is the user's own; why it could not be read is part of the answer.
+        if let (ErrorKind::Unavailable, Some(cause)) = (kind, std::error::Error::source(&error)) {
+            refused.message = format!("{}: {cause}", refused.message);
+        }
+        refused.caused(error)
+    }
+}
+
+impl From<crate::store::StoreError> for ServiceError {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::new(ErrorKind::Internal, "The database failed").caused(error)
+    }
+}

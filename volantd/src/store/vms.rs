@@ -1,0 +1,386 @@
+//! VMs in the database: implements the machine's [`Journal`].
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use common::api::{BootTimeline, Failure};
+use common::guest_config::Secret;
+use common::manifest::Manifest;
+use common::name::Name;
+use rusqlite::{Row, Transaction, named_params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Failed, Store, StoreError, parsed};
+use crate::machine::choose_lease;
+use crate::machine::plan::Step;
+use crate::machine::ports::{BoxFuture, InstanceRecord, Lease};
+use crate::machine::record::{
+    Blueprint, Draft, Durability, Journal, JournalError, Progress, Unreadable, VmRecord,
+};
+use crate::machine::state::{Desired, Phase, State};
+
+const SELECT: &str = "SELECT id, name, plugin, manifest, artifact, cpu_cores, memory_mib, extra_cmdline, api_host, api_port,
+        ip, mac, tap, cid, secret, created_at, desired, phase, steps_begun, launch, instance, restarts, proven, failure, boot,
+        generation, updated_at
+    FROM vms ORDER BY id";
+
+const INSERT: &str = "INSERT INTO vms (name, plugin, manifest, artifact, cpu_cores, memory_mib, extra_cmdline, api_host, api_port,
+        ip, mac, tap, cid, secret, created_at, desired, phase, steps_begun, launch, instance, restarts, proven, failure, boot,
+        generation, updated_at)
+    VALUES (:name, :plugin, :manifest, :artifact, :cpu_cores, :memory_mib, :extra_cmdline, :api_host, :api_port,
+        :ip, :mac, :tap, :cid, :secret, :created_at, :desired, :phase, '[]', NULL, NULL, 0, 0, NULL, NULL,
+        :generation, :updated_at)";
+
+const UPDATE: &str = "UPDATE vms SET desired = :desired, phase = :phase, steps_begun = :steps_begun, launch = :launch,
+        instance = :instance, restarts = :restarts, proven = :proven, failure = :failure, boot = :boot,
+        generation = :generation, updated_at = :updated_at
+    WHERE id = :id";
+
+impl Journal for Store {
+    fn insert(&self, draft: Draft) -> BoxFuture<'_, Result<VmRecord, JournalError>> {
+        Box::pin(self.transact(Durability::Promised, move |transaction| {
+            insert(transaction, draft)
+        }))
+    }
+
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Result<VmRecord, Unreadable>>, JournalError>> {
+        Box::pin(self.transact(Durability::Noted, |transaction| {
+            let mut statement = transaction.prepare(SELECT)?;
+            let rows = statement
+                .query_map([], Raw::read)?
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok(rows.into_iter().map(Raw::parse).collect())
+        }))
+    }
+
+    fn save<'a>(
+        &'a self,
+        id: i64,
+        progress: &'a Progress,
+        durability: Durability,
+    ) -> BoxFuture<'a, Result<(), JournalError>> {
+        Box::pin(async move {
+            let written = Written::of(progress)?;
+            self.transact(durability, move |transaction| {
+                written.update(transaction, id)
+            })
+            .await
+        })
+    }
+
+    fn remove(&self, id: i64) -> BoxFuture<'_, Result<(), JournalError>> {
+        Box::pin(self.transact(Durability::Promised, move |transaction| {
+            transaction.execute("DELETE FROM vms WHERE id = ?1", [id])?;
+            Ok(())
+        }))
+    }
+}
+
+impl From<Failed> for JournalError {
+    fn from(failed: Failed) -> Self {
+        Self::Failed {
+            doing: "use the table of VMs",
+            source: Box::new(failed.while_doing("run a statement")),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for JournalError {
+    fn from(error: rusqlite::Error) -> Self {
+        Failed::Sqlite(error).into()
+    }
+}
+
+fn insert(transaction: &Transaction<'_>, draft: Draft) -> Result<VmRecord, JournalError> {
+    let Draft {
+        blueprint,
+        secret,
+        created_at,
+        pool,
+    } = draft;
+    let name = blueprint.name.as_str();
+    let taken: bool = transaction.query_row(
+        "SELECT EXISTS (SELECT 1 FROM vms WHERE name = ?1)",
+        [name],
+        |row| row.get(0),
+    )?;
+    if taken {
+        return Err(JournalError::Exists {
+            name: blueprint.name,
+        });
+    }
+    let lease = choose_lease(&blueprint.name, pool, &leases(transaction)?)?;
+    let progress = Progress::new(created_at);
+    let (api_host, api_port) = blueprint
+        .api
+        .as_ref()
+        .map(|(host, port)| (host.as_str(), *port))
+        .unzip();
+    transaction.execute(
+        INSERT,
+        named_params! {
+            ":name": name,
+            ":plugin": blueprint.plugin.as_str(),
+            ":manifest": blueprint.manifest.to_json(),
+            ":artifact": blueprint.artifact.to_string(),
+            ":cpu_cores": blueprint.cpu_cores,
+            ":memory_mib": blueprint.memory_mib,
+            ":extra_cmdline": blueprint.extra_cmdline,
+            ":api_host": api_host,
+            ":api_port": api_port,
+            ":ip": lease.ip.to_string(),
+            ":mac": lease.mac,
+            ":tap": lease.tap,
+            ":cid": lease.cid,
+            ":secret": secret.expose(),
+            ":created_at": created_at.to_string(),
+            ":desired": progress.state.desired.as_str(),
+            ":phase": json(&progress.state.phase)?,
+            ":generation": progress.generation,
+            ":updated_at": progress.updated_at.to_string(),
+        },
+    )?;
+    let id = transaction.last_insert_rowid();
+    Ok(VmRecord {
+        id,
+        blueprint: Arc::new(blueprint),
+        lease,
+        secret,
+        created_at,
+        progress,
+    })
+}
+
+/// What all VMs hold, of records that can be read and of those that cannot.
+fn leases(transaction: &Transaction<'_>) -> Result<Vec<Lease>, JournalError> {
+    let mut statement = transaction.prepare("SELECT ip, mac, tap, cid FROM vms")?;
+    let rows = statement.query_map([], |row| {
+        let ip: String = row.get(0)?;
+        // An address that is not one is nobody's.
+        let ip = ip.parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        Ok(Lease {
+            ip,
+            mac: row.get(1)?,
+            tap: row.get(2)?,
+            cid: row.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A [`Progress`] as it is written.
+struct Written {
+    desired: &'static str,
+    phase: String,
+    steps_begun: String,
+    launch: Option<String>,
+    instance: Option<String>,
+    restarts: u32,
+    proven: bool,
+    failure: Option<String>,
+    boot: Option<String>,
+    generation: u64,
+    updated_at: String,
+}
+
+impl Written {
+    fn of(progress: &Progress) -> Result<Self, JournalError> {
+        Ok(Self {
+            desired: progress.state.desired.as_str(),
+            phase: json(&progress.state.phase)?,
+            steps_begun: json(&progress.begun)?,
+            launch: progress.launch.clone(),
+            instance: progress.instance.as_ref().map(json).transpose()?,
+            restarts: progress.restarts,
+            proven: progress.proven,
+            failure: progress.failure.as_ref().map(json).transpose()?,
+            boot: progress.boot.as_ref().map(json).transpose()?,
+            generation: progress.generation,
+            updated_at: progress.updated_at.to_string(),
+        })
+    }
+
+    fn update(&self, transaction: &Transaction<'_>, id: i64) -> Result<(), JournalError> {
+        let changed = transaction.execute(
+            UPDATE,
+            named_params! {
+                ":id": id,
+                ":desired": self.desired,
+                ":phase": self.phase,
+                ":steps_begun": self.steps_begun,
+                ":launch": self.launch,
+                ":instance": self.instance,
+                ":restarts": self.restarts,
+                ":proven": self.proven,
+                ":failure": self.failure,
+                ":boot": self.boot,
+                ":generation": self.generation,
+                ":updated_at": self.updated_at,
+            },
+        )?;
+        if changed == 1 {
+            Ok(())
+        } else {
+            Err(rusqlite::Error::StatementChangedRows(changed).into())
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String, JournalError> {
+    serde_json::to_string(value).map_err(|error| JournalError::Failed {
+        doing: "write a record",
+        source: Box::new(error),
+    })
+}
+
+/// A row as SQLite gives it.
+struct Raw {
+    id: i64,
+    name: String,
+    plugin: String,
+    manifest: String,
+    artifact: String,
+    cpu_cores: u32,
+    memory_mib: u32,
+    extra_cmdline: String,
+    api: Option<(String, u16)>,
+    ip: String,
+    mac: String,
+    tap: String,
+    cid: u32,
+    secret: String,
+    created_at: String,
+    desired: String,
+    phase: String,
+    steps_begun: String,
+    launch: Option<String>,
+    instance: Option<String>,
+    restarts: u32,
+    proven: bool,
+    failure: Option<String>,
+    boot: Option<String>,
+    generation: u64,
+    updated_at: String,
+}
+
+impl Raw {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (api_host, api_port): (Option<String>, Option<u16>) =
+            (row.get("api_host")?, row.get("api_port")?);
+        Ok(Self {
+            id: row.get("id")?,
+            name: row.get("name")?,
+            plugin: row.get("plugin")?,
+            manifest: row.get("manifest")?,
+            artifact: row.get("artifact")?,
+            cpu_cores: row.get("cpu_cores")?,
+            memory_mib: row.get("memory_mib")?,
+            extra_cmdline: row.get("extra_cmdline")?,
+            api: api_host.zip(api_port),
+            ip: row.get("ip")?,
+            mac: row.get("mac")?,
+            tap: row.get("tap")?,
+            cid: row.get("cid")?,
+            secret: row.get("secret")?,
+            created_at: row.get("created_at")?,
+            desired: row.get("desired")?,
+            phase: row.get("phase")?,
+            steps_begun: row.get("steps_begun")?,
+            launch: row.get("launch")?,
+            instance: row.get("instance")?,
+            restarts: row.get("restarts")?,
+            proven: row.get("proven")?,
+            failure: row.get("failure")?,
+            boot: row.get("boot")?,
+            generation: row.get("generation")?,
+            updated_at: row.get("updated_at")?,
+        })
+    }
+
+    fn parse(self) -> Result<VmRecord, Unreadable> {
+        let name = self.name.clone();
+        self.into_record().map_err(|error| Unreadable {
+            name,
+            source: Box::new(error),
+        })
+    }
+
+    fn into_record(self) -> Result<VmRecord, StoreError> {
+        let progress = self.progress()?;
+        let row = self.name.as_str();
+        let name: Name = parsed(row, "name", self.name.parse())?;
+        let lease = Lease {
+            ip: parsed(row, "ip", self.ip.parse())?,
+            mac: self.mac,
+            tap: self.tap,
+            cid: self.cid,
+        };
+        let blueprint = Blueprint {
+            name,
+            plugin: parsed(row, "plugin", self.plugin.parse())?,
+            manifest: parsed(
+                row,
+                "manifest",
+                Manifest::from_json(self.manifest.as_bytes()),
+            )?,
+            artifact: parsed(row, "artifact", self.artifact.parse())?,
+            cpu_cores: self.cpu_cores,
+            memory_mib: self.memory_mib,
+            extra_cmdline: self.extra_cmdline,
+            api: self.api,
+        };
+        Ok(VmRecord {
+            id: self.id,
+            blueprint: Arc::new(blueprint),
+            lease,
+            secret: Secret::from_stored(self.secret),
+            created_at: parsed(row, "created_at", self.created_at.parse())?,
+            progress,
+        })
+    }
+
+    fn progress(&self) -> Result<Progress, StoreError> {
+        let row = self.name.as_str();
+        let desired: Desired = parsed(
+            row,
+            "desired",
+            serde_json::from_value(self.desired.clone().into()),
+        )?;
+        let phase: Phase = from_json(row, "phase", &self.phase)?;
+        let begun: Vec<Step> = from_json(row, "steps_begun", &self.steps_begun)?;
+        let instance: Option<InstanceRecord> =
+            self.optional("instance", self.instance.as_deref())?;
+        let failure: Option<Failure> = self.optional("failure", self.failure.as_deref())?;
+        let boot: Option<BootTimeline> = self.optional("boot", self.boot.as_deref())?;
+        Ok(Progress {
+            state: State { phase, desired },
+            begun,
+            launch: self.launch.clone(),
+            instance,
+            restarts: self.restarts,
+            proven: self.proven,
+            failure,
+            boot,
+            generation: self.generation,
+            updated_at: parsed(row, "updated_at", self.updated_at.parse())?,
+        })
+    }
+
+    fn optional<T: DeserializeOwned>(
+        &self,
+        column: &'static str,
+        text: Option<&str>,
+    ) -> Result<Option<T>, StoreError> {
+        text.map(|text| from_json(&self.name, column, text))
+            .transpose()
+    }
+}
+
+fn from_json<T: DeserializeOwned>(
+    row: &str,
+    column: &'static str,
+    text: &str,
+) -> Result<T, StoreError> {
+    parsed(row, column, serde_json::from_str(text))
+}

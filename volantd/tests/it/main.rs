@@ -1,0 +1,14 @@
+//! Tests of volantd from outside its modules: real processes, sockets, files and network namespaces.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod agent;
+mod artifact;
+mod media;
+mod net;
+mod netns;
+#[cfg(feature = "test-fakes")]
+mod vmm;
+#[cfg(feature = "test-fakes")]
+mod vmm_faults;
+#[cfg(feature = "test-fakes")]
+mod vmm_real;

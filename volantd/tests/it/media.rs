@@ -1,0 +1,276 @@
+//! Boot media from an installed plugin: what the VMM is given, what is refused, and that nothing is left.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use common::digest::Digest;
+use common::guest_config::{GuestConfig, Secret};
+use common::manifest::{Manifest, Source};
+use fledge::image::cpio::{Limits, ReadError, Writer, read_entries};
+use volantd::artifact::{ArtifactConfig, ArtifactError, ArtifactStore};
+use volantd::machine::ports::{Launch, Lease, Media as _, VmPaths};
+use volantd::media::{MAX_IMAGE_BYTES, MediaConfig, MediaStore};
+
+/// The smallest kernel that passes: an ELF header, one segment with the note of the PVH entry (owner `Xen`, type 18).
+fn kernel() -> Vec<u8> {
+    let mut file = vec![0; 64 + 56];
+    file[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
+    file[18] = 62;
+    file[32] = 64;
+    file[54] = 56;
+    file[56] = 1;
+    file[64] = 4;
+    file[72] = 120;
+    file[96] = 20;
+    for number in [4_u32, 4, 18] {
+        file.extend_from_slice(&number.to_le_bytes());
+    }
+    file.extend_from_slice(b"Xen\0\0\0\0\0");
+    file
+}
+
+struct Place {
+    temp: tempfile::TempDir,
+    media: Arc<MediaStore>,
+    artifacts: ArtifactStore,
+}
+
+impl Place {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let kernel_path = temp.path().join("vmlinux");
+        fs_err::write(&kernel_path, kernel()).unwrap();
+        let state_dir = temp.path().join("state");
+        let media = MediaStore::open(MediaConfig {
+            state_dir: state_dir.clone(),
+            kernel: kernel_path,
+            subnet: "192.168.127.0/24".parse().unwrap(),
+            host_ip: "192.168.127.1".parse().unwrap(),
+            max_image_bytes: MAX_IMAGE_BYTES,
+        });
+        let media = Arc::new(media.unwrap());
+        let config = ArtifactConfig {
+            state_dir,
+            max_bytes: 100_000_000,
+        };
+        let artifacts = ArtifactStore::open(&config, media.clone()).unwrap();
+        fs_err::create_dir(temp.path().join("vm")).unwrap();
+        Self {
+            temp,
+            media,
+            artifacts,
+        }
+    }
+
+    async fn install(&self, artifact: &[u8]) -> Result<Digest, ArtifactError> {
+        let file = self.temp.path().join("plugin.cpio");
+        fs_err::write(&file, artifact).unwrap();
+        let stored = self
+            .artifacts
+            .fetch(&Source::File(file), None, Arc::new(|_| {}))
+            .await?;
+        Ok(stored.digest)
+    }
+
+    fn launch(&self, artifact: Digest) -> Launch {
+        let json = br#"{"schema_version":"1.0","name":"hello","version":"1","runtime":"hello",
+            "initramfs":{"url":"/plugin.cpio"},"resources":{"cpu_cores":1,"memory_mb":128},
+            "workload":{"type":"exec","entrypoint":["/bin/hello"]}}"#;
+        Launch {
+            vm: "web".parse().unwrap(),
+            instance: "instance".to_owned(),
+            cpu_cores: 1,
+            memory_mib: 128,
+            lease: Lease {
+                ip: "192.168.127.10".parse().unwrap(),
+                mac: "02:f9:e8:54:fb:c4".to_owned(),
+                tap: "vttap-web".to_owned(),
+                cid: 3,
+            },
+            manifest: Manifest::from_json(json).unwrap(),
+            artifact,
+            extra_cmdline: String::new(),
+            api: None,
+            secret: Secret::from_random([7; 32]),
+            paths: VmPaths {
+                state_dir: self.temp.path().join("vm"),
+                run_dir: PathBuf::from("/nonexistent"),
+            },
+        }
+    }
+
+    fn vm_files(&self) -> usize {
+        fs_err::read_dir(self.temp.path().join("vm"))
+            .unwrap()
+            .count()
+    }
+}
+
+fn image() -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), 0);
+    writer.bytes(b"init", 0o755, b"#!/bin/hello\n").unwrap();
+    writer.finish().unwrap()
+}
+
+/// The guest config of an initramfs.
+fn config_of(initramfs: &[u8]) -> GuestConfig {
+    let mut found = None;
+    read_entries(initramfs, &Limits::default(), |entry, content| {
+        if entry.path == b".volant/config.json" {
+            let mut json = Vec::new();
+            content.read_to_end(&mut json).map_err(ReadError::Input)?;
+            found = Some(serde_json::from_slice(&json).unwrap());
+        }
+        Ok::<_, ReadError>(())
+    })
+    .unwrap();
+    found.unwrap()
+}
+
+#[tokio::test]
+async fn a_launch_gets_its_own_initramfs() {
+    let place = Place::new();
+    let digest = place.install(&image()).await.unwrap();
+    let mut launch = place.launch(digest);
+    launch.manifest.workload.env = BTreeMap::from([("TOKEN".to_owned(), "hidden".to_owned())]);
+    // A restart finds the file of the launch before.
+    for _ in 0..2 {
+        let media = place.media.prepare(&launch).await.unwrap();
+        assert_eq!(media.kernel, place.temp.path().join("vmlinux"));
+        assert!(
+            media
+                .cmdline
+                .contains(" ip=192.168.127.10::192.168.127.1:255.255.255.0:web:eth0:off "),
+            "{}",
+            media.cmdline
+        );
+        assert!(media.cmdline.contains(" volant.manifest="));
+        let written = fs_err::read(&media.initramfs).unwrap();
+        assert_eq!(
+            &written[..image().len()],
+            image(),
+            "the image is not touched"
+        );
+        let config = config_of(&written);
+        assert_eq!(config.secret, launch.secret);
+        assert_eq!(config.env["TOKEN"], "hidden");
+        assert_eq!(config.manifest, None, "the command line has it");
+    }
+    for _ in 0..2 {
+        place.media.discard(&launch.paths).await.unwrap();
+        assert_eq!(place.vm_files(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_without_room_on_the_command_line_travels_in_the_file() {
+    let place = Place::new();
+    let mut launch = place.launch(place.install(&image()).await.unwrap());
+    // Digests do not compress, so they are long on the line as well.
+    let words = (0..100_u32).map(|number| Digest::of(&number.to_le_bytes()).to_hex());
+    launch.manifest.workload.entrypoint.extend(words);
+    let media = place.media.prepare(&launch).await.unwrap();
+    assert!(!media.cmdline.contains("volant.manifest="));
+    let config = config_of(&fs_err::read(&media.initramfs).unwrap());
+    assert_eq!(config.manifest, Some(launch.manifest));
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do_and_leave_nothing() {
+    let place = Place::new();
+    let digest = place.install(&image()).await.unwrap();
+
+    let mut small = place.launch(digest);
+    small.memory_mib = 16;
+    let refused = place.media.prepare(&small).await.unwrap_err();
+    assert!(
+        refused.message.contains("needs at least 48 MiB"),
+        "{}",
+        refused.message
+    );
+    assert_eq!(refused.hints, ["Give the VM more memory: `--memory 48`"]);
+    assert!(place.media.check_memory(&digest, 16).is_err());
+    assert!(place.media.check_memory(&digest, 48).is_ok());
+
+    let mut long = place.launch(digest);
+    long.extra_cmdline = "x".repeat(3000);
+    let refused = place.media.prepare(&long).await.unwrap_err();
+    assert!(
+        refused.message.contains("the kernel reads 2047"),
+        "{}",
+        refused.message
+    );
+
+    let mut heavy = place.launch(digest);
+    heavy.manifest.workload.env = BTreeMap::from([("X".to_owned(), "y".repeat(2_000_000))]);
+    let refused = place.media.prepare(&heavy).await.unwrap_err();
+    assert!(
+        refused.message.contains("a guest reads at most 1048576"),
+        "{}",
+        refused.message
+    );
+
+    let unknown = place.launch(Digest::of(b"never installed"));
+    let refused = place.media.prepare(&unknown).await.unwrap_err();
+    assert!(
+        refused.message.contains("is not in the store"),
+        "{}",
+        refused.message
+    );
+    assert!(refused.hints[0].contains("volar plugins install"));
+
+    let mut nowhere = place.launch(digest);
+    nowhere.paths.state_dir = PathBuf::from("/nonexistent");
+    let refused = place.media.prepare(&nowhere).await.unwrap_err();
+    assert!(
+        refused.message.contains("/nonexistent/initramfs.cpio"),
+        "{}",
+        refused.message
+    );
+
+    place.media.check_kernel().unwrap();
+    fs_err::remove_file(place.temp.path().join("vmlinux")).unwrap();
+    let refused = place
+        .media
+        .prepare(&place.launch(digest))
+        .await
+        .unwrap_err();
+    assert!(
+        refused.message.contains("vmlinux` is missing"),
+        "{}",
+        refused.message
+    );
+    assert!(refused.hints[0].contains("cargo xtask kernel"));
+    assert_eq!(place.vm_files(), 0);
+}
+
+#[tokio::test]
+async fn a_bad_artifact_is_neither_stored_nor_prepared() {
+    let place = Place::new();
+    let refused = place.install(b"not an archive").await.unwrap_err();
+    assert!(
+        matches!(refused, ArtifactError::NotAnInitramfs { .. }),
+        "{refused:?}"
+    );
+    assert!(place.artifacts.list().unwrap().is_empty());
+    assert_eq!(place.media.collect_garbage(&HashSet::new()).unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_image_that_was_removed_is_made_again() {
+    let place = Place::new();
+    let digest = place.install(&image()).await.unwrap();
+    assert_eq!(
+        place
+            .media
+            .collect_garbage(&HashSet::from([digest]))
+            .unwrap(),
+        []
+    );
+    assert_eq!(
+        place.media.collect_garbage(&HashSet::new()).unwrap(),
+        [digest]
+    );
+    place.media.prepare(&place.launch(digest)).await.unwrap();
+}
