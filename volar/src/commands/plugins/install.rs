@@ -1,0 +1,49 @@
+//! `volar plugins install`: reads and checks a manifest, then has volantd fetch and verify its artifact.
+
+use crate::cli::InstallArgs;
+use crate::commands::{CommandError, Context, Doing as _};
+use crate::manifest_source::{Daemon, load};
+use crate::output::installed_line;
+
+pub(in crate::commands) async fn run(
+    context: &Context,
+    args: &InstallArgs,
+) -> Result<(), CommandError> {
+    let daemon = if context.settings.endpoint.is_local() {
+        Daemon::Local
+    } else {
+        Daemon::Remote
+    };
+    let manifest = load(args.source(), daemon).await?;
+    let client = context.client()?;
+    let mut progress = context.ui.progress(manifest.name.as_str());
+    progress.phase(&format!(
+        "volantd fetches and verifies {}",
+        manifest.initramfs.url
+    ));
+    let installed = client
+        .install_plugin(&manifest, args.timeout)
+        .await
+        .doing(|| format!("install plugin `{}`", manifest.name));
+    progress.finish();
+    let installed = installed?;
+    let plugin = &installed.value;
+    context
+        .output
+        .result(&installed.json, &[plugin.name.as_str()], || {
+            installed_line(plugin)
+        })?;
+    if !plugin.artifact.pinned {
+        context.ui.hint(&format!(
+            "The artifact is unpinned: the manifest names no checksum. Pin it with \"checksum\": \"{}\" in `initramfs`",
+            plugin.artifact.digest
+        ));
+    }
+    if !plugin.enabled {
+        context.ui.hint(&format!(
+            "It is disabled, as its manifest says: `volar plugins enable {}` lets VMs be created from it",
+            plugin.name
+        ));
+    }
+    Ok(())
+}

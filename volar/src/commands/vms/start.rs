@@ -1,0 +1,17 @@
+//! `volar vms start`.
+
+use super::{Patience, settle};
+use crate::cli::RunArgs;
+use crate::client::Change;
+use crate::commands::{CommandError, Context, Doing as _};
+use crate::wait::Goal;
+
+pub(in crate::commands) async fn run(context: &Context, args: RunArgs) -> Result<(), CommandError> {
+    let client = context.client()?;
+    let first = client
+        .change_vm(&args.name, Change::Start)
+        .await
+        .doing(|| format!("start VM `{}`", args.name))?;
+    let patience = Patience::new(Goal::Ready, args.no_wait, args.timeout);
+    settle(context, &client, first, patience).await
+}

@@ -1,0 +1,88 @@
+//! JSON as the API sent it, with line breaks. Only blanks between the tokens change: order, numbers and unknown members stay.
+
+/// Blanks for each level.
+const INDENT: &str = "  ";
+
+/// Lays out a valid JSON text for people.
+pub(super) fn indent(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut escaped = false;
+    let mut opened = false;
+    for c in json.chars() {
+        if in_string {
+            out.push(c);
+            in_string = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        if c.is_ascii_whitespace() {
+            continue;
+        }
+        let closes = matches!(c, '}' | ']');
+        if closes {
+            depth = depth.saturating_sub(1);
+        }
+        // An empty object or array stays on its line.
+        if opened != closes {
+            new_line(&mut out, depth);
+        }
+        opened = matches!(c, '{' | '[');
+        out.push(c);
+        match c {
+            '"' => in_string = true,
+            '{' | '[' => depth += 1,
+            ':' => out.push(' '),
+            ',' => new_line(&mut out, depth),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn new_line(out: &mut String, depth: usize) {
+    out.push('\n');
+    out.push_str(&INDENT.repeat(depth));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert_eq, proptest};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn only_blanks_change() {
+        let text = r#"{"b":1.0,"a":[],"s":"x, {\"y\": [1]} \\","n":{"o":{}},"l":[1,"2",[true]]}"#;
+        insta::assert_snapshot!(indent(text), @r#"
+        {
+          "b": 1.0,
+          "a": [],
+          "s": "x, {\"y\": [1]} \\",
+          "n": {
+            "o": {}
+          },
+          "l": [
+            1,
+            "2",
+            [
+              true
+            ]
+          ]
+        }
+        "#);
+        assert_eq!(indent("[]"), "[]");
+        assert_eq!(indent(" [ { } ] "), "[\n  {}\n]");
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_same_value(key in ".{0,20}", text in ".{0,40}", number in proptest::num::i64::ANY) {
+            let value = serde_json::json!({ key: [text.clone(), number, { "x": text }, [], {}] });
+            let again: Value = serde_json::from_str(&indent(&value.to_string())).unwrap();
+            prop_assert_eq!(again, value);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Results on stdout, the only module that writes there. Progress, hints and errors are the work of `ui`.
+
+mod json;
+mod plugin;
+mod table;
+mod vm;
+
+use std::io::{self, Write as _};
+
+use crate::cli::Format;
+use crate::settings::Settings;
+
+pub use plugin::{PluginRow, installed_line, plugin_details, plugin_table, size};
+pub use vm::{age, ready_line, vm_details, vm_table};
+
+/// The result could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("Cannot write the result")]
+pub struct OutputError(#[from] io::Error);
+
+impl OutputError {
+    /// Whether the reader went away, as `head` does. That is no failure.
+    pub fn is_broken_pipe(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+/// The way to stdout.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    format: Format,
+    color: bool,
+    is_terminal: bool,
+}
+
+impl Output {
+    /// As the settings say.
+    pub const fn new(settings: &Settings) -> Self {
+        Self {
+            format: settings.format,
+            color: settings.color_stdout,
+            is_terminal: settings.surroundings.stdout_is_terminal,
+        }
+    }
+
+    /// Whether raw bytes of a guest would reach a terminal.
+    pub const fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Whether colours are wanted.
+    pub const fn has_color(&self) -> bool {
+        self.color
+    }
+
+    /// Prints a result in the format that was asked for. `text` is made only if it is needed.
+    pub fn result(
+        &self,
+        json: &str,
+        names: &[&str],
+        text: impl FnOnce() -> String,
+    ) -> Result<(), OutputError> {
+        match self.format {
+            Format::Table => self.line(&text()),
+            Format::Json => self.line(&json::indent(json)),
+            Format::Name => names.iter().try_for_each(|name| self.line(name)),
+        }
+    }
+
+    /// Prints what happened. Nothing in JSON: the API has no answer for it either.
+    pub fn done(&self, name: &str, text: &str) -> Result<(), OutputError> {
+        match self.format {
+            Format::Table => self.line(text),
+            Format::Name => self.line(name),
+            Format::Json => Ok(()),
+        }
+    }
+
+    /// Writes bytes as they are, at once.
+    pub fn bytes(&self, bytes: &[u8]) -> Result<(), OutputError> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes)?;
+        Ok(stdout.flush()?)
+    }
+
+    fn line(self, text: &str) -> Result<(), OutputError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.bytes(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+    }
+}

@@ -1,0 +1,137 @@
+//! Plugins for people. Pure text.
+
+use common::api::{ArtifactInfo, InstalledPlugin};
+use common::manifest::{Manifest, WorkloadKind};
+
+use super::table;
+
+/// A line of `plugins list`.
+#[derive(Debug, Clone)]
+pub struct PluginRow {
+    /// The plugin.
+    pub manifest: Manifest,
+}
+
+/// The table of `plugins list`.
+pub fn plugin_table(rows: &[PluginRow]) -> String {
+    if rows.is_empty() {
+        return "No plugins".to_owned();
+    }
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|PluginRow { manifest }| {
+            vec![
+                manifest.name.to_string(),
+                manifest.version.clone(),
+                yes_no(manifest.enabled).to_owned(),
+                manifest.runtime.clone(),
+            ]
+        })
+        .collect();
+    table::render(&["NAME", "VERSION", "ENABLED", "RUNTIME"], &rows)
+}
+
+/// All that is known of a plugin.
+pub fn plugin_details(manifest: &Manifest, artifacts: &[ArtifactInfo]) -> String {
+    let workload = &manifest.workload;
+    let kind = match workload.kind {
+        WorkloadKind::Http => "http",
+        WorkloadKind::Exec => "exec",
+    };
+    let health = manifest.health_check.as_ref().map_or_else(
+        || "ready when its workload runs".to_owned(),
+        |check| format!("GET {} within {} ms", check.endpoint, check.timeout_ms),
+    );
+    let mut rows = vec![
+        ("Name", manifest.name.to_string()),
+        ("Version", manifest.version.clone()),
+        ("Runtime", manifest.runtime.clone()),
+        ("Enabled", yes_no(manifest.enabled).to_owned()),
+        (
+            "Size",
+            format!(
+                "{} CPU, {} MiB unless asked otherwise",
+                manifest.resources.cpu_cores, manifest.resources.memory_mb
+            ),
+        ),
+        (
+            "Workload",
+            format!("{kind}: {}", workload.entrypoint.join(" ")),
+        ),
+    ];
+    if let Some(base_url) = &workload.base_url {
+        rows.push(("Serves", base_url.clone()));
+    }
+    rows.push(("Health", health));
+    for artifact in artifacts {
+        let pinned = if artifact.pinned {
+            "pinned"
+        } else {
+            "unpinned"
+        };
+        rows.push((
+            "Artifact",
+            format!(
+                "{}, {}, {}\n{}\nfrom {}",
+                artifact.kind,
+                size(artifact.size_bytes),
+                pinned,
+                artifact.digest,
+                artifact.source_url
+            ),
+        ));
+    }
+    table::details(&rows)
+}
+
+/// What is said when a plugin is installed.
+pub fn installed_line(plugin: &InstalledPlugin) -> String {
+    format!(
+        "Plugin {} {} is installed ({}, {})",
+        plugin.name,
+        plugin.version,
+        plugin.artifact.digest,
+        size(plugin.artifact.size_bytes)
+    )
+}
+
+/// A size in its largest unit with one decimal.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    // Tenths of a unit, so that no floating point is needed.
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+const fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_one_decimal() {
+        let table = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (20 * 1024 * 1024, "20.0 MiB"),
+            (5 * 1024 * 1024 * 1024, "5.0 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+}

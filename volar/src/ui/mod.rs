@@ -1,0 +1,101 @@
+//! What people read on stderr: notes, hints, errors and progress. Results are not printed here: see `output`.
+
+mod progress;
+mod report;
+mod text;
+
+use std::io::{self, BufRead as _, Write as _};
+
+use crate::client::Finished;
+use crate::settings::{Settings, Verbosity};
+
+pub use progress::Progress;
+pub use report::{Report, render};
+pub use text::{Sanitizer, plain};
+
+/// The way to stderr.
+#[derive(Debug, Clone, Copy)]
+pub struct Ui {
+    verbosity: Verbosity,
+    color: bool,
+    stderr_is_terminal: bool,
+    stdin_is_terminal: bool,
+}
+
+impl Ui {
+    /// As the settings say.
+    pub const fn new(settings: &Settings) -> Self {
+        Self {
+            verbosity: settings.verbosity,
+            color: settings.color_stderr,
+            stderr_is_terminal: settings.surroundings.stderr_is_terminal,
+            stdin_is_terminal: settings.surroundings.stdin_is_terminal,
+        }
+    }
+
+    /// Says something that is good to know, unless quiet.
+    pub fn note(&self, text: &str) {
+        if self.verbosity != Verbosity::Quiet {
+            write_stderr(&format!("{text}\n"));
+        }
+    }
+
+    /// Says what can be done, unless quiet.
+    pub fn hint(&self, text: &str) {
+        if self.verbosity != Verbosity::Quiet {
+            write_stderr(&report::hint_line(text, self.color));
+        }
+    }
+
+    /// Prints an error with its causes and hints.
+    pub fn report(&self, report: &Report) {
+        write_stderr(&render(report, self.color));
+    }
+
+    /// Shows that something takes its time.
+    pub fn progress(&self, subject: &str) -> Progress {
+        let style = match (self.verbosity, self.stderr_is_terminal) {
+            (Verbosity::Quiet, _) => progress::Style::Hidden,
+            (_, true) => progress::Style::Spinner,
+            (_, false) => progress::Style::Lines,
+        };
+        Progress::new(subject, style)
+    }
+
+    /// Whether somebody can be asked.
+    pub const fn can_ask(&self) -> bool {
+        self.stdin_is_terminal && self.stderr_is_terminal
+    }
+
+    /// Asks a question and waits for an answer; anything but `y` and `yes` is no.
+    pub fn confirm(&self, question: &str) -> bool {
+        write_stderr(&format!("{question} [y/N] "));
+        let mut answer = String::new();
+        match io::stdin().lock().read_line(&mut answer) {
+            Ok(_) => matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"),
+            Err(_) => false,
+        }
+    }
+}
+
+/// Prints an error of a time when there are no settings yet.
+pub(crate) fn report_early(report: &Report, color: bool) {
+    write_stderr(&render(report, color));
+}
+
+/// The observer of `--verbose`.
+pub(crate) fn show_call(finished: &Finished<'_>) {
+    let status = finished
+        .status
+        .map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+    write_stderr(&format!(
+        "{} -> {status} ({:.1} ms)\n",
+        finished.call,
+        finished.elapsed.as_secs_f64() * 1000.0
+    ));
+}
+
+/// Writes to stderr. Nobody can be told when that fails.
+pub(crate) fn write_stderr(text: &str) {
+    drop(io::stderr().lock().write_all(text.as_bytes()));
+}
