@@ -1,0 +1,75 @@
+//! `cargo xtask`: the repository's own tooling, one module per command. What a command does lives in its module; here is
+//! only the list of commands and what becomes of an error.
+
+mod bench;
+mod cache;
+mod caddy;
+mod ci;
+mod digest_file;
+mod dist;
+mod e2e;
+mod elf;
+mod examples;
+mod kernel;
+mod packages;
+mod printer;
+mod process;
+mod repro;
+mod tally;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The tooling of the Volant repository.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every check there is, ending with the real boot
+    Ci(ci::Arguments),
+    /// Check the repository's own rules: layers, file sizes, licences, documented commands
+    Tidy,
+    /// Build the five programs into target/dist, and check their size and linking
+    Dist,
+    /// Check that an example built twice is the same file
+    Repro,
+    /// Compare `fledge build` with the shell pipeline that does the same
+    Bench(bench::Arguments),
+    E2e(e2e::Arguments),
+    #[command(hide = true)]
+    E2eScenario(e2e::ScenarioArguments),
+    /// Build the guest kernel, or find the one built before
+    Kernel(kernel::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Ci(arguments) => ci::run(&arguments),
+        Command::Tidy => tidy::run().map(drop),
+        Command::Dist => dist::run(),
+        Command::Repro => repro::run(),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::E2e(arguments) => e2e::run(&arguments).map(drop),
+        Command::E2eScenario(arguments) => e2e::run_scenario(&arguments),
+        Command::Kernel(arguments) => kernel::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            printer::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
