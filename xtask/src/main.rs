@@ -7,6 +7,7 @@ mod caddy;
 mod ci;
 mod digest_file;
 mod dist;
+mod download;
 mod e2e;
 mod elf;
 mod examples;

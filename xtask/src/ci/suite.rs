@@ -141,8 +141,7 @@ impl NextestReading {
         }
         self.in_output = false;
         if is_status(line) {
-            let name = line.rsplit(')').next().unwrap_or(line);
-            name.trim().clone_into(&mut self.test);
+            test_name(line).clone_into(&mut self.test);
         }
         !line.trim_start().starts_with("PASS ")
     }
@@ -171,6 +170,19 @@ fn is_status(line: &str) -> bool {
     line.starts_with("     ")
         && known.iter().any(|status| word.starts_with(status))
         && word.contains('[')
+}
+
+/// Reads the name off `PASS [   0.009s] (1/3) volantd net::a`; the counter is not always there.
+fn test_name(status: &str) -> &str {
+    let rest = status
+        .split_once(']')
+        .map_or(status, |(_, rest)| rest)
+        .trim();
+    let uncounted = rest
+        .strip_prefix('(')
+        .and_then(|rest| rest.split_once(')'))
+        .map(|(_, name)| name.trim());
+    uncounted.unwrap_or(rest)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -275,6 +287,17 @@ mod tests {
         );
         for there in ["SKIPPED a: `nft", "Summary", "the reason"] {
             assert!(shown.contains(there), "{shown}");
+        }
+    }
+
+    #[test]
+    fn names_with_and_without_a_counter() {
+        for line in [
+            "        PASS [   0.009s] (1/3) volantd net::a",
+            "        PASS [   0.009s] (  1/123) volantd net::a",
+            "        PASS [   0.009s] volantd net::a",
+        ] {
+            assert_eq!(test_name(line), "volantd net::a");
         }
     }
 

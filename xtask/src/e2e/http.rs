@@ -20,13 +20,18 @@ pub(super) struct Answer {
 
 /// Asks once.
 pub(super) fn get(address: SocketAddr, path: &str) -> Result<Answer> {
+    get_with(address, path, "")
+}
+
+/// Asks once, with further header lines that each end in CR LF.
+pub(super) fn get_with(address: SocketAddr, path: &str, headers: &str) -> Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
         .with_context(|| format!("No connection to {address}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"
     )?;
     let mut bytes = Vec::new();
     stream

@@ -8,6 +8,7 @@ mod chaos;
 mod checks;
 mod daemon;
 mod http;
+mod hypervisor;
 mod lab;
 mod refusals;
 mod scenario;
@@ -18,14 +19,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use fs_err as fs;
 
-use crate::{caddy, dist, kernel, packages, printer, process, workspace};
+use crate::{caddy, dist, kernel, packages, printer, workspace};
 
 pub(crate) use scenario::{ScenarioArguments, run as run_scenario};
-
-/// The oldest Cloud Hypervisor that volantd drives.
-const MIN_CLOUD_HYPERVISOR: u32 = 51;
 
 /// Run the whole loop on a real kernel: build, install, boot, check, break, delete
 #[derive(Debug, Default, Args)]
@@ -76,7 +73,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             "The end-to-end test makes a network namespace, taps and rules: run it as root (sudo -E cargo xtask e2e)"
         );
     }
-    let found = find_cloud_hypervisor()?;
+    let found = match arguments.vmm {
+        VmmChoice::Qemu => None,
+        VmmChoice::Auto | VmmChoice::CloudHypervisor => hypervisor::find()?,
+    };
     let kit = Kit {
         dist: dist::build()?,
         kernel: kernel::ensure(kernel::Variant::Guest, kernel::Options::default())?.image,
@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     match (arguments.vmm, found) {
         (VmmChoice::Qemu, _) => run_here(&kit, "qemu", None, arguments.keep, &mut outcome)?,
-        (VmmChoice::CloudHypervisor, None) => bail!("{NO_CLOUD_HYPERVISOR}"),
+        (VmmChoice::CloudHypervisor, None) => bail!(hypervisor::NONE_FOUND),
         (VmmChoice::CloudHypervisor, Some(program)) => {
             run_cloud_hypervisor(&kit, &program, arguments.keep, &mut outcome)?;
         }
@@ -96,9 +96,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
                 "e2e",
                 "SKIPPED Cloud Hypervisor: no binary in $VOLANT_CLOUD_HYPERVISOR, PATH or the cache; running QEMU",
             );
-            outcome
-                .skipped
-                .push(format!("e2e on Cloud Hypervisor: {NO_CLOUD_HYPERVISOR}"));
+            outcome.skipped.push(format!(
+                "e2e on Cloud Hypervisor: {}",
+                hypervisor::NONE_FOUND
+            ));
             run_here(&kit, "qemu", None, arguments.keep, &mut outcome)?;
         }
         (VmmChoice::Auto, Some(program)) => {
@@ -108,8 +109,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     }
     Ok(outcome)
 }
-
-const NO_CLOUD_HYPERVISOR: &str = "No cloud-hypervisor v51 or newer was found: set $VOLANT_CLOUD_HYPERVISOR, put it in PATH or in the cache (`bin/cloud-hypervisor`)";
 
 fn run_cloud_hypervisor(
     kit: &Kit,
@@ -201,36 +200,4 @@ fn run_here(
     }
     outcome.passed.push(format!("e2e on {vmm}"));
     Ok(())
-}
-
-/// `$VOLANT_CLOUD_HYPERVISOR`, PATH, or the cache. One that is named but does not serve is an error, not a skip.
-fn find_cloud_hypervisor() -> Result<Option<PathBuf>> {
-    if let Some(path) = std::env::var_os("VOLANT_CLOUD_HYPERVISOR").filter(|path| !path.is_empty())
-    {
-        let path = PathBuf::from(path);
-        check_version(&path)?;
-        return Ok(Some(fs::canonicalize(path)?));
-    }
-    let cached = crate::cache::directory("bin")?.join("cloud-hypervisor");
-    let found = process::find("cloud-hypervisor").or_else(|| cached.is_file().then_some(cached));
-    if let Some(path) = &found {
-        check_version(path)?;
-    }
-    Ok(found)
-}
-
-fn check_version(program: &Path) -> Result<()> {
-    let text = process::captured(Command::new(program).arg("--version"))?;
-    let major = text
-        .split_whitespace()
-        .nth(1)
-        .and_then(|version| version.trim_start_matches('v').split('.').next())
-        .and_then(|major| major.parse::<u32>().ok());
-    match major {
-        Some(major) if major >= MIN_CLOUD_HYPERVISOR => Ok(()),
-        _ => bail!(
-            "`{}` says `{text}`; v{MIN_CLOUD_HYPERVISOR} or newer is needed",
-            program.display()
-        ),
-    }
 }

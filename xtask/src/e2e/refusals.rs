@@ -1,15 +1,17 @@
 //! What bad input gets from the real programs: a sentence, an exit code, and nothing changed.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use common::agent::HealthState;
-use common::api::VmStatus;
+use common::api::{DEFAULT_API_LISTEN, VmStatus};
 use fs_err as fs;
 use serde_json::{Value, json};
 
 use super::ScenarioArguments;
 use super::daemon::Daemon;
+use super::http;
 use super::scenario::wait_for;
 use super::volar::Volar;
 use crate::printer;
@@ -24,6 +26,7 @@ pub(super) fn run(
     let manifests = Manifests::new(arguments, hello)?;
     plugins(volar, &manifests, hello)?;
     requests(volar, &manifests)?;
+    without_token(daemon)?;
     second_daemon(daemon)?;
     missing_parts(daemon, volar)?;
     broken_guests(volar, &manifests)
@@ -32,6 +35,8 @@ pub(super) fn run(
 /// Variations of the hello example's manifest.
 struct Manifests {
     folder: PathBuf,
+    /// The Caddy example's artifact, which has more than one way to listen.
+    caddy: PathBuf,
     good: Value,
 }
 
@@ -43,7 +48,12 @@ impl Manifests {
         let mut good: Value =
             serde_json::from_str(&text).context("The manifest of hello is not JSON")?;
         good["initramfs"] = json!({"url": hello.join("plugin.cpio.gz")});
-        Ok(Self { folder, good })
+        let caddy = arguments.work.join("examples/caddy/plugin.cpio.gz");
+        Ok(Self {
+            folder,
+            caddy,
+            good,
+        })
     }
 
     /// Writes a variation under a plugin name of its own.
@@ -159,6 +169,37 @@ fn words(line: &str) -> Vec<&str> {
     line.split(' ').collect()
 }
 
+/// Over TCP the API needs the token, and wants to be spoken to in HTTP.
+fn without_token(daemon: &Daemon) -> Result<()> {
+    let api: SocketAddr = DEFAULT_API_LISTEN.parse()?;
+    let token = fs::read_to_string(daemon.token_file())?;
+    let key = format!("X-Volant-API-Key: {}\r\n", token.trim());
+    let cases = [
+        ("/healthz", "", 200),
+        ("/api/v1/vms", "", 401),
+        ("/api/v1/vms", "X-Volant-API-Key: wrong\r\n", 401),
+        ("/api/v1/vms?api_key=x", "", 401),
+        ("/api/v1/vms", &key, 200),
+        ("/api/v1/vms/nobody", &key, 404),
+        ("/api/v1/vms/nobody/start", &key, 405),
+        ("/nothing", &key, 404),
+    ];
+    for (path, headers, status) in cases {
+        let answer = http::get_with(api, path, headers)?;
+        ensure!(
+            answer.status == status,
+            "GET {path} was answered {answer:?}, not {status}"
+        );
+        ensure!(
+            status < 400 || answer.body.contains("\"code\""),
+            "GET {path}: no problem document: {}",
+            answer.body
+        );
+    }
+    printer::progress("e2e", "the API over TCP asks for its token");
+    Ok(())
+}
+
 /// A second volantd on the same state ends with a sentence, and the first goes on.
 fn second_daemon(daemon: &Daemon) -> Result<()> {
     printer::progress(
@@ -239,7 +280,42 @@ fn broken_guests(volar: &Volar, manifests: &Manifests) -> Result<()> {
     // The kernel finds no init at all and panics.
     let no_init = "rdinit=/no/such/init init=/no/such/init";
     fails_to_start(volar, "panics", Some(no_init), "panic")?;
-    never_healthy(volar, manifests)
+    never_healthy(volar, manifests)?;
+    local_only(volar, manifests)
+}
+
+/// A service that listens on 127.0.0.1 only works inside and cannot be reached: its user is told just that.
+fn local_only(volar: &Volar, manifests: &Manifests) -> Result<()> {
+    let path = manifests.write("local-only", |manifest| {
+        manifest["initramfs"] = json!({"url": manifests.caddy});
+        manifest["workload"]["entrypoint"] = json!([
+            "/usr/bin/caddy",
+            "respond",
+            "--listen",
+            "127.0.0.1:80",
+            "hello"
+        ]);
+        manifest["health_check"] = json!({"endpoint": "/"});
+    })?;
+    volar.ok(&["plugins", "install", &path])?;
+    let said = volar.call(&words(
+        "vms create local --plugin local-only --memory 512 --timeout 60s",
+    ))?;
+    ensure!(
+        said.code != 0,
+        "A service that nobody reaches was reported as ready: {}",
+        said.stdout
+    );
+    let vm = volar.vm("local")?;
+    let reason = vm.health.reason.unwrap_or_default();
+    ensure!(
+        vm.status == VmStatus::Running && reason.contains("127.0.0.1 only"),
+        "Its state is {:?}, because {reason}",
+        vm.status
+    );
+    printer::quote(&format!("local is running, unhealthy: {reason}"));
+    volar.ok(&words("vms delete local --yes"))?;
+    volar.ok(&words("plugins remove local-only")).map(drop)
 }
 
 fn fails_to_start(volar: &Volar, name: &str, cmdline: Option<&str>, sentence: &str) -> Result<()> {
