@@ -159,6 +159,7 @@ pub fn build(request: &Request<'_>) -> Result<Cmdline, CmdlineError> {
     }
     let mut public = manifest.clone();
     public.workload.env = BTreeMap::new();
+    public.initramfs.url = without_credentials(&public.initramfs.url);
     let with_manifest = format!("{line} {KEY_MANIFEST}={}", encode_manifest(&public));
     if with_manifest.len() <= MAX_CMDLINE_BYTES {
         Ok(Cmdline {
@@ -171,6 +172,19 @@ pub fn build(request: &Request<'_>) -> Result<Cmdline, CmdlineError> {
             carries_manifest: false,
         })
     }
+}
+
+/// A URL without user, password, query and fragment: a guest needs none of them, and any of them may be a secret.
+fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest
+        .find('/')
+        .map_or((rest, ""), |slash| rest.split_at(slash));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
 }
 
 /// Characters that would end or quote a word are replaced: they are for people only, no program reads these values back.
@@ -390,6 +404,29 @@ mod tests {
         .unwrap();
         let read = decode_manifest(&parse(&cmdline.line)[KEY_MANIFEST]).unwrap();
         assert!(read.workload.env.is_empty());
+    }
+
+    #[test]
+    fn credentials_of_a_url_are_never_on_the_line() {
+        let table = [
+            ("https://u:p@h:1/a.gz?token=x#y", "https://h:1/a.gz"),
+            ("https://h?token=x", "https://h"),
+            ("file:///a/b", "file:///a/b"),
+            ("/a/b", "/a/b"),
+        ];
+        for (url, expected) in table {
+            let mut manifest = manifest();
+            manifest.initramfs.url = url.to_owned();
+            let cmdline = build(&Request {
+                ip: &ip(),
+                extra: "",
+                api: None,
+                manifest: &manifest,
+            })
+            .unwrap();
+            let read = decode_manifest(&parse(&cmdline.line)[KEY_MANIFEST]).unwrap();
+            assert_eq!(read.initramfs.url, expected);
+        }
     }
 
     #[test]

@@ -184,7 +184,10 @@ async fn remove_unowned(
     for (pid, instance) in hypervisors.living().await? {
         if !known.contains(&instance) {
             tracing::warn!(pid, instance, "ending a vmm that belongs to no vm");
-            hypervisors.kill_instance(&instance).await?;
+            // One that resists is nobody's VM: the others are not kept waiting for it.
+            if let Err(error) = hypervisors.kill_instance(&instance).await {
+                tracing::error!(pid, instance, error = %Chain(&error), "vmm not ended");
+            }
         }
     }
     let leases: Vec<Lease> = records

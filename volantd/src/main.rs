@@ -1,6 +1,7 @@
 //! The program `volantd`: reads flags and configuration and runs the daemon, or shows the configuration.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -27,6 +28,9 @@ enum Command {
     /// Show the configuration: every key with its value and where that came from
     Config,
 }
+
+/// How long work on blocking threads may take after the end; well within the unit's `TimeoutStopSec`.
+const BLOCKING_GRACE: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "Examples:
   volantd                                   Run with /etc/volant/volantd.toml and VOLANT_* variables
@@ -55,7 +59,10 @@ fn run(cli: &Cli) -> Result<()> {
         .enable_all()
         .thread_name("volantd")
         .build()?;
-    runtime.block_on(volantd::app::run(config))
+    let outcome = runtime.block_on(volantd::app::run(config));
+    // Work on blocking threads, such as the copy of a large image, is cut off: it is done anew after the next start.
+    runtime.shutdown_timeout(BLOCKING_GRACE);
+    outcome
 }
 
 #[expect(clippy::print_stdout, reason = "the result of `volantd config`")]

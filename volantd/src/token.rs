@@ -40,6 +40,8 @@ pub fn load_or_create(path: &Path) -> io::Result<Secret> {
                 );
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
+            // The group may have been made after the token.
+            share_with_group(path, 0o640)?;
             Ok(Secret::from_stored(token.to_owned()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),

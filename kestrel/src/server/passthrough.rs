@@ -1,6 +1,7 @@
 //! `/v1/*` for the workload: the same request with `/v1` removed, streamed both ways, upgrades (WebSocket) included.
 //!
-//! It needs no secret: whoever reaches the agent reaches the workload's own port too. Nothing is buffered, retried or redirected.
+//! It needs no secret, as in the Go system: it does to the workload what the workload lets anybody do. That includes a workload that
+//! listens on 127.0.0.1 only. Nothing is buffered, retried or redirected.
 
 use common::manifest::BaseUrl;
 use hyper::body::Incoming;

@@ -169,6 +169,8 @@ impl Console {
     ) -> io::Result<()> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut buffer = vec![0; CHUNK_BYTES];
+        // What is being typed, and how much of it the guest has. A guest that does not read must not keep its output from being read.
+        let (mut typed, mut sent) = (Vec::new(), 0);
         loop {
             tokio::select! {
                 read = reader.read(&mut buffer) => {
@@ -178,7 +180,8 @@ impl Console {
                     }
                     self.publish(&buffer[..count]).await;
                 }
-                Some(bytes) = input.recv() => writer.write_all(&bytes).await?,
+                written = writer.write(&typed[sent..]), if sent < typed.len() => sent += written?,
+                Some(bytes) = input.recv(), if sent == typed.len() => (typed, sent) = (bytes, 0),
                 () = stop.cancelled() => break,
             }
         }
@@ -308,6 +311,27 @@ mod tests {
             watch.after.recv().await,
             Err(broadcast::error::RecvError::Closed)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_does_not_read_is_still_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let consoles = Consoles::default();
+        let (guest, host) = tokio::io::duplex(8);
+        consoles.attach(&name(), dir.path(), Box::new(host));
+        let console = consoles.open(&name(), dir.path());
+        let mut watch = console.watch().await;
+        console.input(vec![b'x'; 64]).unwrap();
+        let (_unread, mut guest_out) = tokio::io::split(guest);
+        for _ in 0..10 {
+            guest_out.write_all(b"alive!").await.unwrap();
+        }
+        let mut heard = String::new();
+        while heard.len() < 60 {
+            heard.push_str(&next(&mut watch).await);
+        }
+        assert_eq!(heard, "alive!".repeat(10));
+        consoles.detach(&name());
     }
 
     #[tokio::test]

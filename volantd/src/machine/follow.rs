@@ -38,6 +38,13 @@ const SLOWEST_RETRY: Duration = Duration::from_secs(2);
 /// How long an agent that was there may be silent before that is reported.
 const SILENCE_GRACE: Duration = Duration::from_secs(3);
 
+/// Answers with news in a second that are followed up at once. A guest has a handful at its boot and at its end, and none may be missed;
+/// but a guest is not trusted, and one that changes its status all the time must not have the daemon spin.
+const MAX_NEWS: u32 = 50;
+
+/// The second of [`MAX_NEWS`].
+const NEWS_WINDOW: Duration = Duration::from_secs(1);
+
 /// The least time between two polls that bring nothing new: an agent that answers early must not make the daemon spin.
 const IDLE_PAUSE: Duration = Duration::from_millis(250);
 
@@ -69,6 +76,7 @@ pub(super) struct Follower {
     service: Option<(Ipv4Addr, u16)>,
     asks: FuturesUnordered<Ask>,
     next_ask: Instant,
+    news: NewsBudget,
     asking: Backoff,
     silent_since: Option<Instant>,
     /// Whether the agent was up before: only then is its silence news.
@@ -97,6 +105,10 @@ impl Follower {
             service,
             asks: FuturesUnordered::new(),
             next_ask: now,
+            news: NewsBudget {
+                count: 0,
+                since: now,
+            },
             asking: Backoff::new(FIRST_ASK, SLOWEST_ASK),
             silent_since: None,
             expected,
@@ -204,7 +216,7 @@ impl Follower {
                     .as_ref()
                     .is_none_or(|known| known.generation != status.generation);
                 if is_new {
-                    self.next_ask = Instant::now();
+                    self.next_ask = self.news.follow_up(Instant::now());
                 }
                 if self.status.is_none() {
                     self.asking = Backoff::new(FIRST_RETRY, SLOWEST_RETRY);
@@ -284,5 +296,46 @@ async fn finished<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     match slot {
         Some(future) => future.await,
         None => std::future::pending().await,
+    }
+}
+
+/// How many answers with news came in the window that began at `since`.
+struct NewsBudget {
+    count: u32,
+    since: Instant,
+}
+
+impl NewsBudget {
+    /// When to ask again after an answer with news.
+    fn follow_up(&mut self, now: Instant) -> Instant {
+        if now.duration_since(self.since) >= NEWS_WINDOW {
+            (self.count, self.since) = (0, now);
+        }
+        self.count += 1;
+        if self.count > MAX_NEWS {
+            self.since + NEWS_WINDOW
+        } else {
+            now
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_followed_up_at_once_until_there_are_too_many() {
+        let start = Instant::now();
+        let mut news = NewsBudget {
+            count: 0,
+            since: start,
+        };
+        for _ in 0..MAX_NEWS {
+            assert_eq!(news.follow_up(start), start);
+        }
+        assert_eq!(news.follow_up(start), start + NEWS_WINDOW);
+        let later = start + NEWS_WINDOW;
+        assert_eq!(news.follow_up(later), later);
     }
 }

@@ -1,8 +1,10 @@
 //! Plugins: installed from a manifest, with the artifact that it names stored and checked first.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use common::api::{ArtifactInfo, InstalledPlugin};
+use common::digest::Digest;
 use common::error_chain::Chain;
 use common::manifest::{Manifest, Source};
 use common::name::Name;
@@ -125,35 +127,40 @@ impl Service {
 
     /// Removes the files of artifacts that no plugin and no VM needs. What resists is tried again the next time.
     pub async fn collect_artifacts(&self) {
-        // An artifact that is being installed is in the store before its plugin is recorded.
-        let _none_installs = self.installing.lock().await;
-        self.collect_unused().await;
+        // An artifact that is being installed is in the store before its plugin is recorded. An install collects at its own end.
+        if let Ok(_none_installs) = self.installing.try_lock() {
+            self.collect_unused().await;
+        }
     }
 
     async fn collect_unused(&self) {
-        match self.parts.store.forget_unused_artifacts().await {
-            Ok(unused) => {
-                for digest in unused {
-                    match self.parts.artifacts.remove(&digest) {
-                        Ok(()) => tracing::info!(%digest, "unused artifact removed"),
-                        Err(error) => {
-                            tracing::warn!(%digest, error = %Chain(&error), "unused artifact not removed");
-                        }
-                    }
-                }
-            }
-            Err(error) => tracing::warn!(error = %Chain(&error), "unused artifacts not looked for"),
+        if let Err(error) = self.try_collect_unused().await {
+            tracing::warn!(error = %Chain(&error), "unused artifacts not removed");
         }
-        let stored = match self.parts.artifacts.list() {
-            Ok(stored) => stored.into_iter().collect(),
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "unused boot media not looked for");
-                return;
+    }
+
+    async fn try_collect_unused(&self) -> Result<(), ServiceError> {
+        self.parts.store.forget_unused_artifacts().await?;
+        let recorded = self.parts.store.artifacts().await?;
+        let recorded: HashSet<Digest> = recorded
+            .into_iter()
+            .map(|artifact| artifact.digest)
+            .collect();
+        // Also files that were never recorded: their install was interrupted.
+        for digest in self.parts.artifacts.list()? {
+            if !recorded.contains(&digest) {
+                self.parts.artifacts.remove(&digest)?;
+                tracing::info!(%digest, "unused artifact removed");
             }
+        }
+        let failed = |error| {
+            ServiceError::new(ErrorKind::Internal, "Boot media cannot be removed").caused(error)
         };
-        if let Err(error) = self.parts.media.collect_garbage(&stored) {
-            tracing::warn!(error = %Chain(&error), "unused boot media not removed");
-        }
+        self.parts
+            .media
+            .collect_garbage(&recorded)
+            .map_err(failed)?;
+        Ok(())
     }
 
     pub(super) async fn find_plugin(&self, name: &Name) -> Result<PluginRecord, ServiceError> {
@@ -169,12 +176,13 @@ impl From<ArtifactError> for ServiceError {
     fn from(error: ArtifactError) -> Self {
         let kind = match &error {
             ArtifactError::ChecksumMismatch { .. } => ErrorKind::ChecksumMismatch,
+            ArtifactError::Refused { status, .. } if *status < 500 => ErrorKind::Invalid,
             ArtifactError::Unreachable { .. }
             | ArtifactError::Refused { .. }
             | ArtifactError::TimedOut { .. }
-            | ArtifactError::Incomplete { .. }
-            | ArtifactError::Read { .. } => ErrorKind::Unavailable,
-            ArtifactError::Redirected { .. }
+            | ArtifactError::Incomplete { .. } => ErrorKind::Unavailable,
+            ArtifactError::Read { .. }
+            | ArtifactError::Redirected { .. }
             | ArtifactError::TooLarge { .. }
             | ArtifactError::NotAnInitramfs { .. }
             | ArtifactError::NotAFile { .. } => ErrorKind::Invalid,
@@ -186,7 +194,9 @@ impl From<ArtifactError> for ServiceError {
         let mut refused = Self::new(kind, error.to_string());
         refused.hints = error.hints();
         // The path or URL is the user's own; why it could not be read is part of the answer.
-        if let (ErrorKind::Unavailable, Some(cause)) = (kind, std::error::Error::source(&error)) {
+        if let (ErrorKind::Unavailable | ErrorKind::Invalid, Some(cause)) =
+            (kind, std::error::Error::source(&error))
+        {
             refused.message = format!("{}: {cause}", refused.message);
         }
         refused.caused(error)

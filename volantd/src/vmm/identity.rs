@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use fs_err as fs;
@@ -71,14 +72,20 @@ pub(super) fn is_marked(pid: u32, key: &str, value: &OsStr) -> bool {
 
 /// Every process whose environment has `key`, with its value.
 pub(super) fn marked(key: &str) -> io::Result<Vec<(u32, Vec<u8>)>> {
+    let own = nix::unistd::geteuid();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        // A process that ends meanwhile, or belongs to somebody else, is not one of ours.
-        let Ok(environ) = fs::read(PathBuf::from("/proc").join(name).join("environ")) else {
+        let process = PathBuf::from("/proc").join(name);
+        // Anybody can put our mark into an environment: only processes of our own user count.
+        if !fs::metadata(&process).is_ok_and(|metadata| metadata.uid() == own.as_raw()) {
+            continue;
+        }
+        // A process that ends meanwhile is not one of ours any more.
+        let Ok(environ) = fs::read(process.join("environ")) else {
             continue;
         };
         if let Some(value) = variable(&environ, key) {

@@ -196,7 +196,7 @@ fn bad_requests_get_problem_documents() {
         "/api/v1/plugins",
         &manifest(Path::new("/no/such/file")).to_string(),
     );
-    refused.is_problem(503, "unavailable");
+    refused.is_problem(422, "invalid-request");
     assert!(
         refused.json()["detail"]
             .as_str()

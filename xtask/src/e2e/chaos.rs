@@ -64,7 +64,7 @@ pub(super) fn run(daemon: &mut Daemon, volar: &Volar) -> Result<()> {
         // An interrupted create or delete may have taken effect or not, and an interrupted delete goes on by itself.
         if words[1] != "delete" && (kept || (words[1] == "create" && accepted)) {
             acknowledged.insert(name);
-        } else if words[1] == "delete" {
+        } else if words[1] == "delete" && (accepted || !kept) {
             acknowledged.remove(name);
         }
         let recorded: BTreeSet<&str> = recorded.iter().map(|vm| vm.name.as_str()).collect();

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use fs_err as fs;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::process;
 
@@ -104,6 +107,18 @@ pub(super) fn no_process_of(folder: &Path) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// After a failure: ends what the scenario started below this folder. VMMs outlive their daemon by design.
+pub(super) fn end_processes_of(folder: &Path) -> Result<()> {
+    for (pid, _) in processes_with(&folder.to_string_lossy())? {
+        match kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL) {
+            // One that has ended meanwhile is fine.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    no_process_of(folder)
 }
 
 /// Files below `folder`, relative to it.

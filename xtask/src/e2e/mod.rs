@@ -67,12 +67,12 @@ struct Kit {
 /// # Errors
 /// What failed, after the evidence was printed.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
-    packages::ensure(packages::E2E)?;
     if !packages::is_root() {
         bail!(
             "The end-to-end test makes a network namespace, taps and rules: run it as root (sudo -E cargo xtask e2e)"
         );
     }
+    packages::ensure(packages::E2E)?;
     let found = match arguments.vmm {
         VmmChoice::Qemu => None,
         VmmChoice::Auto | VmmChoice::CloudHypervisor => hypervisor::find()?,
@@ -175,6 +175,7 @@ fn run_here(
         .context("The scenario could not be started")?;
     if !status.success() {
         let kept = work.keep();
+        checks::end_processes_of(&kept)?;
         bail!(
             "The scenario failed on {vmm}; its files are in {}",
             kept.display()

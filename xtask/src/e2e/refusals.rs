@@ -82,8 +82,8 @@ fn plugins(volar: &Volar, manifests: &Manifests, hello: &Path) -> Result<()> {
             6,
             "hecksum",
         ),
-        ("cut", json!({"url": truncated}), 1, ""),
-        ("text", json!({"url": plain}), 1, ""),
+        ("cut", json!({"url": truncated}), 1, "not an initramfs"),
+        ("text", json!({"url": plain}), 1, "not an initramfs"),
         (
             "missing",
             json!({"url": "/no/such/file.cpio.gz"}),
@@ -156,11 +156,11 @@ fn taken_and_switched_off(volar: &Volar, manifests: &Manifests) -> Result<()> {
     )?;
     volar.ok(&words("vms delete twice --yes"))?;
     volar.ok(&words("plugins disable hello"))?;
-    volar.refused(&words("vms create a --plugin hello"), 4, "hello")?;
+    volar.refused(&words("vms create a --plugin hello"), 4, "switched off")?;
     volar.ok(&words("plugins enable hello"))?;
     let off = manifests.write("off", |manifest| manifest["enabled"] = json!(false))?;
     volar.ok(&["plugins", "install", &off])?;
-    volar.refused(&words("vms create a --plugin off"), 4, "off")?;
+    volar.refused(&words("vms create a --plugin off"), 4, "switched off")?;
     volar.ok(&words("plugins remove off")).map(drop)
 }
 
@@ -275,11 +275,11 @@ fn broken_guests(volar: &Volar, manifests: &Manifests) -> Result<()> {
     volar.ok(&["plugins", "install", &no_program])?;
     fails_to_start(volar, "no-program", None, "/no/such/program")?;
 
-    let panics = manifests.write("panics", |_| ())?;
+    let panics = manifests.write("no-init", |_| ())?;
     volar.ok(&["plugins", "install", &panics])?;
     // The kernel finds no init at all and panics.
     let no_init = "rdinit=/no/such/init init=/no/such/init";
-    fails_to_start(volar, "panics", Some(no_init), "panic")?;
+    fails_to_start(volar, "no-init", Some(no_init), "kernel panicked")?;
     never_healthy(volar, manifests)?;
     local_only(volar, manifests)
 }

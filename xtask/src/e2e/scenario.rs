@@ -162,10 +162,11 @@ fn steps(arguments: &ScenarioArguments, daemon: &mut Daemon, volar: &Volar) -> R
         return Ok(());
     }
     refusals::run(arguments, daemon, volar, &built[1])?;
-    nothing_left(daemon, volar, &checks::files(&daemon.state_dir)?, &rules)?;
+    nothing_left(daemon, volar, &files, &rules)?;
     chaos::run(daemon, volar)?;
+    nothing_left(daemon, volar, &files, &rules)?;
     ten_recorded(daemon, volar)?;
-    nothing_left(daemon, volar, &checks::files(&daemon.state_dir)?, &rules)
+    nothing_left(daemon, volar, &files, &rules)
 }
 
 /// Copies an example's folder, adds its program, and builds it with fledge.
@@ -284,12 +285,27 @@ fn one_example(example: &Example, daemon: &mut Daemon, volar: &Volar) -> Result<
     http::wait_for_body(address, "/", page, Duration::from_secs(10))?;
     printer::progress("e2e", "stopped, started, reachable again");
 
+    volar.ok(&["vms", "restart", vm, "--timeout", "300s"])?;
+    http::wait_for_body(address, "/", page, Duration::from_secs(10))?;
+    followed_log(example, address, volar)?;
+
     survives_the_daemon(vm, address, page, daemon, volar)?;
     crash_workload(example, address, volar)?;
     if name == "caddy" {
         agent_memory(vm, volar)?;
     }
     volar.ok(&["vms", "delete", vm, "--yes"]).map(drop)
+}
+
+/// `logs -f` shows what is written after it began, and goes on until it is ended.
+fn followed_log(example: &Example, address: SocketAddr, volar: &Volar) -> Result<()> {
+    printer::progress("$ volar", &format!("vms logs {} -f --tail 0", example.vm));
+    let mut following = volar.follow_log(example.vm)?;
+    if let Crash::Page(_) = example.crash {
+        http::get(address, "/followed")?;
+        following.wait_for("GET /followed")?;
+    }
+    following.end()
 }
 
 /// kill -9 of the daemon: the same VMM goes on, answers meanwhile, and is managed again.

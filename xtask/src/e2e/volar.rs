@@ -1,8 +1,8 @@
 //! volar as a user types it: each call is the real program, and what it printed is the answer.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use common::api::Vm;
@@ -125,6 +125,16 @@ impl Volar {
             .with_context(|| format!("`volar vms list -o json` printed {}", said.stdout))
     }
 
+    /// Begins to follow a VM's log from here on.
+    pub(super) fn follow_log(&self, name: &str) -> Result<Following> {
+        let mut child = self
+            .command(&["vms", "logs", name, "-f", "--tail", "0"])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("No stdout")?;
+        Ok(Following { child, stdout })
+    }
+
     /// Types on a VM's console until its output holds `expected`, then leaves by the stated escape. Returns the output.
     pub(super) fn type_on_console(
         &self,
@@ -146,7 +156,6 @@ impl Volar {
         let mut stdout = child.stdout.take().context("No stdout")?;
         let (sender, receiver) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            use std::io::Read as _;
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = stdout.read(&mut buffer) {
                 if sender.send(buffer[..count].to_vec()).is_err() {
@@ -190,5 +199,42 @@ impl Volar {
             bail!("The console of `{name}` did not show `{expected}` (volar ended with {status})");
         }
         Ok(seen)
+    }
+}
+
+/// A `volar vms logs -f` that runs.
+#[derive(Debug)]
+pub(super) struct Following {
+    child: Child,
+    stdout: ChildStdout,
+}
+
+impl Following {
+    /// Reads until the log holds `expected`.
+    pub(super) fn wait_for(&mut self, expected: &str) -> Result<()> {
+        let mut seen = Vec::new();
+        let mut buffer = [0; 1024];
+        while !String::from_utf8_lossy(&seen).contains(expected) {
+            let count = self.stdout.read(&mut buffer)?;
+            if count == 0 {
+                bail!(
+                    "The followed log ended without `{expected}`: {}",
+                    String::from_utf8_lossy(&seen)
+                );
+            }
+            seen.extend_from_slice(&buffer[..count]);
+        }
+        Ok(())
+    }
+
+    /// Ends it; it must have gone on until now.
+    pub(super) fn end(mut self) -> Result<()> {
+        let early = self.child.try_wait()?;
+        self.child.kill()?;
+        self.child.wait()?;
+        match early {
+            None => Ok(()),
+            Some(status) => bail!("`volar vms logs -f` ended by itself with {status}"),
+        }
     }
 }
