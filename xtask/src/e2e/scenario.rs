@@ -302,8 +302,8 @@ fn followed_log(example: &Example, address: SocketAddr, volar: &Volar) -> Result
     printer::progress("$ volar", &format!("vms logs {} -f --tail 0", example.vm));
     let mut following = volar.follow_log(example.vm)?;
     if let Crash::Page(_) = example.crash {
-        http::get(address, "/followed")?;
-        following.wait_for("GET /followed")?;
+        // Asked again until it is seen: when the follower has begun cannot be told from outside.
+        following.wait_for("GET /followed", || drop(http::get(address, "/followed")))?;
     }
     following.end()
 }

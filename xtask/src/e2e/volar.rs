@@ -1,14 +1,21 @@
 //! volar as a user types it: each call is the real program, and what it printed is the answer.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use common::api::Vm;
 
 use super::daemon::Daemon;
 use crate::printer;
+
+/// How long a followed log may take to show what was provoked.
+const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
+/// The wait between two provocations.
+const PROVOKE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The program and the daemon that it talks to.
 #[derive(Debug, Clone)]
@@ -132,7 +139,19 @@ impl Volar {
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = child.stdout.take().context("No stdout")?;
-        Ok(Following { child, stdout })
+        let (sender, lines) = std::sync::mpsc::channel();
+        // It ends with the program, whose output closes then.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                if sender
+                    .send(String::from_utf8_lossy(&line).into_owned())
+                    .is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Ok(Following { child, lines })
     }
 
     /// Types on a VM's console until its output holds `expected`, then leaves by the stated escape. Returns the output.
@@ -164,14 +183,14 @@ impl Volar {
             }
         });
         let mut seen = String::new();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+        let deadline = Instant::now() + Duration::from_mins(1);
         // The first key wakes the shell; its prompt says that it reads.
         stdin.write_all(b"\n")?;
         let mut pending = lines.iter();
         let mut waiting_for = "#".to_owned();
         let mut from = 0;
-        while std::time::Instant::now() < deadline {
-            if let Ok(bytes) = receiver.recv_timeout(std::time::Duration::from_millis(200)) {
+        while Instant::now() < deadline {
+            if let Ok(bytes) = receiver.recv_timeout(Duration::from_millis(200)) {
                 seen.push_str(&String::from_utf8_lossy(&bytes));
             }
             if seen[from..].contains(&waiting_for) {
@@ -206,23 +225,26 @@ impl Volar {
 #[derive(Debug)]
 pub(super) struct Following {
     child: Child,
-    stdout: ChildStdout,
+    lines: Receiver<String>,
 }
 
 impl Following {
-    /// Reads until the log holds `expected`.
-    pub(super) fn wait_for(&mut self, expected: &str) -> Result<()> {
-        let mut seen = Vec::new();
-        let mut buffer = [0; 1024];
-        while !String::from_utf8_lossy(&seen).contains(expected) {
-            let count = self.stdout.read(&mut buffer)?;
-            if count == 0 {
-                bail!(
-                    "The followed log ended without `{expected}`: {}",
-                    String::from_utf8_lossy(&seen)
-                );
+    /// Reads until the log holds `expected`, provoking it again and again meanwhile.
+    pub(super) fn wait_for(&mut self, expected: &str, provoke: impl Fn()) -> Result<()> {
+        let mut seen = String::new();
+        let deadline = Instant::now() + FOLLOW_LIMIT;
+        while !seen.contains(expected) {
+            if Instant::now() > deadline {
+                bail!("The followed log did not show `{expected}` within {FOLLOW_LIMIT:?}: {seen}");
             }
-            seen.extend_from_slice(&buffer[..count]);
+            provoke();
+            match self.lines.recv_timeout(PROVOKE_PAUSE) {
+                Ok(line) => seen.push_str(&line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("The followed log ended without `{expected}`: {seen}")
+                }
+            }
         }
         Ok(())
     }
