@@ -7,7 +7,7 @@ use common::build_spec::GuestPath;
 use crate::image::elf::{self, Program};
 use crate::plan::{Mapping, Plan, PlannedInit};
 use crate::tree::host::{self, Found, HostError};
-use crate::tree::{DIRECTORY_PERMISSIONS, Layer, Node, Tree, TreeError};
+use crate::tree::{DIRECTORY_PERMISSIONS, Node, Origin, Tree, TreeError};
 
 /// Directories that every image has.
 const DIRECTORIES: [&str; 12] = [
@@ -85,29 +85,31 @@ pub enum AssembleError {
 pub fn assemble(plan: &Plan, fetched: &Fetched) -> Result<Tree, AssembleError> {
     let mut tree = Tree::default();
     for path in DIRECTORIES {
-        let node = Node::Directory {
-            permissions: DIRECTORY_PERMISSIONS,
-        };
-        tree.insert(&path.parse()?, node, Layer::Base)?;
+        let node = Node::directory(DIRECTORY_PERMISSIONS);
+        tree.insert(&path.parse()?, node, Origin::Base)?;
     }
     match &plan.init {
         PlannedInit::Agent(_) => {
             if let Some(agent) = &fetched.agent {
                 check_agent(agent)?;
-                add_program(&mut tree, agent, AGENT_PATH, Layer::Boot)?;
-                tree.insert(&INIT_PATH.parse()?, link(INIT_TARGET), Layer::Boot)?;
+                add_program(&mut tree, agent, AGENT_PATH, Origin::Boot)?;
+                tree.insert(
+                    &INIT_PATH.parse()?,
+                    Node::symlink(INIT_TARGET),
+                    Origin::Boot,
+                )?;
             }
         }
-        PlannedInit::Custom(path) => add_program(&mut tree, path, INIT_PATH, Layer::Boot)?,
+        PlannedInit::Custom(path) => add_program(&mut tree, path, INIT_PATH, Origin::Boot)?,
         PlannedInit::None => {}
     }
     if let Some(busybox) = &fetched.busybox {
-        add_program(&mut tree, busybox, BUSYBOX_PATH, Layer::Base)?;
+        add_program(&mut tree, busybox, BUSYBOX_PATH, Origin::Base)?;
         for applet in APPLETS.iter().chain(&MORE_APPLETS) {
             tree.insert(
                 &format!("/bin/{applet}").parse()?,
-                link("busybox"),
-                Layer::Base,
+                Node::symlink("busybox"),
+                Origin::Base,
             )?;
         }
     }
@@ -128,7 +130,7 @@ fn add_mappings(tree: &mut Tree, mappings: &[Mapping]) -> Result<(), AssembleErr
         }
     }
     for Mapping { host, guest } in files {
-        host::add_file(tree, host, guest, None, Layer::File)?;
+        host::add_file(tree, host, guest, None, Origin::File)?;
     }
     Ok(())
 }
@@ -137,7 +139,7 @@ fn add_program(
     tree: &mut Tree,
     host: &std::path::Path,
     guest: &str,
-    layer: Layer,
+    origin: Origin,
 ) -> Result<(), AssembleError> {
     let guest: GuestPath = guest.parse()?;
     Ok(host::add_file(
@@ -145,14 +147,8 @@ fn add_program(
         host,
         &guest,
         Some(PROGRAM_PERMISSIONS),
-        layer,
+        origin,
     )?)
-}
-
-fn link(target: &str) -> Node {
-    Node::Symlink {
-        target: target.as_bytes().to_vec(),
-    }
 }
 
 /// PID 1 that does not start is a kernel panic in every guest: better here.
@@ -187,7 +183,7 @@ mod tests {
     use super::*;
     use crate::image::elf::tests::elf64;
     use crate::plan::FileSource;
-    use crate::tree::Content;
+    use crate::tree::{Content, Kind};
 
     struct Files(tempfile::TempDir);
 
@@ -232,14 +228,8 @@ mod tests {
         }
 
         fn source_of(&self, tree: &Tree, path: &str) -> String {
-            match tree.resolve(path.as_bytes()) {
-                Some((
-                    _,
-                    Node::File {
-                        content: Content::Host { path, .. },
-                        ..
-                    },
-                )) => path
+            match tree.resolve(path.as_bytes()).map(|(_, node)| &node.kind) {
+                Some(Kind::File(Content::Host { path, .. })) => path
                     .strip_prefix(self.0.path())
                     .unwrap()
                     .display()
@@ -249,22 +239,25 @@ mod tests {
         }
     }
 
+    fn target_of(tree: &Tree, path: &str) -> String {
+        match tree.get(path.as_bytes()).map(|node| &node.kind) {
+            Some(Kind::Symlink(target)) => String::from_utf8(target.clone()).unwrap(),
+            other => format!("{other:?}"),
+        }
+    }
+
     #[test]
     fn agent_and_busybox_have_their_places() {
         let files = Files::new();
         let tree = files.with_agent(&[]).unwrap();
         assert_eq!(files.source_of(&tree, "/init"), "kestrel");
-        assert_eq!(tree.get(b"init"), Some(&link("bin/kestrel")));
+        assert_eq!(target_of(&tree, "init"), "bin/kestrel");
         assert_eq!(files.source_of(&tree, "/bin/sh"), "other");
-        assert_eq!(tree.get(b"bin/vi"), Some(&link("busybox")));
+        assert_eq!(target_of(&tree, "bin/vi"), "busybox");
         for path in DIRECTORIES {
-            assert!(
-                matches!(
-                    tree.resolve(path.as_bytes()),
-                    Some((_, Node::Directory { permissions: 0o755 }))
-                ),
-                "{path}"
-            );
+            let (_, node) = tree.resolve(path.as_bytes()).unwrap();
+            assert!(node.is_directory(), "{path}");
+            assert_eq!(node.attributes.permissions, 0o755, "{path}");
         }
     }
 

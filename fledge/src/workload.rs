@@ -1,11 +1,11 @@
 //! Would the workload start? Looks its entrypoint up in the finished tree, as the guest will. Changes nothing.
 
-use std::io::{self, Cursor};
+use std::io;
 
 use common::manifest::Workload;
 
 use crate::image::elf::{self, Program};
-use crate::tree::{Content, Node, Tree, shown};
+use crate::tree::{Content, Kind, Tree, shown};
 
 /// Where a program without `/` is looked for when the manifest sets no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -107,14 +107,10 @@ pub fn check(tree: &Tree, workload: &Workload) -> Result<(), WorkloadError> {
     let Some((path, node)) = found else {
         return Err(WorkloadError::Missing { entrypoint });
     };
-    let Node::File {
-        permissions,
-        content,
-    } = node
-    else {
+    let Kind::File(content) = &node.kind else {
         return Err(WorkloadError::NotAFile { entrypoint });
     };
-    if permissions & 0o111 == 0 {
+    if node.attributes.permissions & 0o111 == 0 {
         return Err(WorkloadError::NotExecutable { entrypoint });
     }
     let absent = |interpreter: &[u8]| !is_program(tree, interpreter);
@@ -149,41 +145,35 @@ pub fn check(tree: &Tree, workload: &Workload) -> Result<(), WorkloadError> {
 /// Where a file cannot be read.
 pub fn without_loader(tree: &Tree) -> Result<Vec<(String, String)>, WorkloadError> {
     let mut found = Vec::new();
-    for (path, node) in tree.iter() {
-        let Node::File {
-            permissions,
-            content,
-        } = node
-        else {
+    for item in tree.iter() {
+        let Kind::File(content) = &item.node.kind else {
             continue;
         };
-        if permissions & 0o111 == 0 {
+        if item.node.attributes.permissions & 0o111 == 0 {
             continue;
         }
-        if let Program::Dynamic { interpreter, .. } = inspect(path, content)?
+        if let Program::Dynamic { interpreter, .. } = inspect(item.path, content)?
             && !is_program(tree, &interpreter)
         {
-            found.push((shown(path), text(&interpreter)));
+            found.push((shown(item.path), text(&interpreter)));
         }
     }
     Ok(found)
 }
 
 fn is_program(tree: &Tree, path: &[u8]) -> bool {
-    matches!(tree.resolve(path), Some((_, Node::File { .. })))
+    let found = tree.resolve(path);
+    found.is_some_and(|(_, node)| matches!(node.kind, Kind::File(_)))
 }
 
 fn inspect(path: &[u8], content: &Content) -> Result<Program, WorkloadError> {
-    match content {
-        Content::Bytes(bytes) => elf::inspect(&mut Cursor::new(bytes)),
-        Content::Host { path, .. } => {
-            fs_err::File::open(path).and_then(|mut file| elf::inspect(&mut file))
-        }
-    }
-    .map_err(|source| WorkloadError::Read {
-        path: shown(path),
-        source,
-    })
+    content
+        .open()
+        .and_then(|mut reader| elf::inspect(&mut reader))
+        .map_err(|source| WorkloadError::Read {
+            path: shown(path),
+            source,
+        })
 }
 
 fn text(path: &[u8]) -> String {
@@ -196,7 +186,7 @@ mod tests {
 
     use super::*;
     use crate::image::elf::tests::elf64;
-    use crate::tree::Layer;
+    use crate::tree::{Node, Origin};
 
     fn tree(files: &[(&str, u32, &[u8])]) -> Tree {
         let mut tree = Tree::default();
@@ -204,11 +194,8 @@ mod tests {
             let content = Content::Bytes(bytes.to_vec());
             tree.insert(
                 &path.parse().unwrap(),
-                Node::File {
-                    permissions: *permissions,
-                    content,
-                },
-                Layer::File,
+                Node::file(*permissions, content),
+                Origin::File,
             )
             .unwrap();
         }

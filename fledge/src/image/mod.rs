@@ -6,3 +6,6 @@ pub mod elf;
 pub mod gzip;
 pub mod hashed;
 pub mod initramfs;
+mod write_error;
+
+pub use write_error::WriteError;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::build_spec::{GuestPath, MAX_GUEST_PATH_BYTES};
 
-use super::{Content, DIRECTORY_PERMISSIONS, Layer, Node, Tree, TreeError, modes};
+use super::{Content, DIRECTORY_PERMISSIONS, Node, Origin, Tree, TreeError, modes};
 
 /// Directories nested deeper than this are not entered; paths would be too long long before.
 const MAX_DEPTH: usize = 256;
@@ -80,7 +80,7 @@ pub fn add_file(
     host: &Path,
     guest: &GuestPath,
     permissions: Option<u32>,
-    layer: Layer,
+    origin: Origin,
 ) -> Result<(), HostError> {
     let metadata = fs_err::metadata(host).map_err(|source| read_error(host, source))?;
     if metadata.is_dir() || !metadata.is_file() {
@@ -92,18 +92,11 @@ pub fn add_file(
         path: host.to_path_buf(),
         size_bytes: metadata.len(),
     };
-    tree.insert(
-        guest,
-        Node::File {
-            permissions,
-            content,
-        },
-        layer,
-    )
-    .map_err(|source| HostError::Place {
-        path: host.to_path_buf(),
-        source,
-    })
+    tree.insert(guest, Node::file(permissions, content), origin)
+        .map_err(|source| HostError::Place {
+            path: host.to_path_buf(),
+            source,
+        })
 }
 
 /// Puts what is in the directory `host` into the directory `guest`, links as links, in the order of names.
@@ -117,14 +110,7 @@ fn add_contents(tree: &mut Tree, host: &Path, guest: &[u8], depth: usize) -> Res
             path: host.to_path_buf(),
         });
     }
-    insert(
-        tree,
-        host,
-        guest,
-        Node::Directory {
-            permissions: DIRECTORY_PERMISSIONS,
-        },
-    )?;
+    insert(tree, host, guest, Node::directory(DIRECTORY_PERMISSIONS))?;
     let read = |source| read_error(host, source);
     let mut names = fs_err::read_dir(host)
         .map_err(read)?
@@ -150,7 +136,7 @@ fn add_contents(tree: &mut Tree, host: &Path, guest: &[u8], depth: usize) -> Res
         } else if kind.is_symlink() {
             let target = fs_err::read_link(&path).map_err(|source| read_error(&path, source))?;
             let target = target.into_os_string().as_bytes().to_vec();
-            insert(tree, &path, &inner, Node::Symlink { target })?;
+            insert(tree, &path, &inner, Node::symlink(target))?;
         } else if kind.is_file() {
             let absolute = [b"/", inner.as_slice()].concat();
             let permissions = modes::permissions(metadata.mode(), &absolute);
@@ -158,15 +144,7 @@ fn add_contents(tree: &mut Tree, host: &Path, guest: &[u8], depth: usize) -> Res
                 path: path.clone(),
                 size_bytes: metadata.len(),
             };
-            insert(
-                tree,
-                &path,
-                &inner,
-                Node::File {
-                    permissions,
-                    content,
-                },
-            )?;
+            insert(tree, &path, &inner, Node::file(permissions, content))?;
         } else {
             return Err(special(&path, kind));
         }
@@ -175,7 +153,7 @@ fn add_contents(tree: &mut Tree, host: &Path, guest: &[u8], depth: usize) -> Res
 }
 
 fn insert(tree: &mut Tree, host: &Path, guest: &[u8], node: Node) -> Result<(), HostError> {
-    tree.insert_bytes(guest, node, Layer::Directory)
+    tree.insert_bytes(guest, node, Origin::Directory)
         .map_err(|source| HostError::Place {
             path: host.to_path_buf(),
             source,
@@ -210,6 +188,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::tree::Kind;
 
     #[test]
     fn a_directory_is_copied_with_links_and_modes() {
@@ -227,14 +206,15 @@ mod tests {
         add_directory(&mut tree, host.path(), &"/usr".parse().unwrap()).unwrap();
         let found: Vec<String> = tree
             .iter()
-            .map(|(path, node)| {
-                let path = String::from_utf8_lossy(path);
-                match node {
-                    Node::Directory { permissions } => format!("{path}/ {permissions:o}"),
-                    Node::File { permissions, .. } => format!("{path} {permissions:o}"),
-                    Node::Symlink { target } => {
+            .map(|item| {
+                let path = String::from_utf8_lossy(item.path);
+                let permissions = item.node.attributes.permissions;
+                match &item.node.kind {
+                    Kind::Directory => format!("{path}/ {permissions:o}"),
+                    Kind::Symlink(target) => {
                         format!("{path} -> {}", String::from_utf8_lossy(target))
                     }
+                    _ => format!("{path} {permissions:o}"),
                 }
             })
             .collect();
@@ -262,7 +242,7 @@ mod tests {
         let guest = "/x".parse().unwrap();
         for error in [
             add_directory(&mut tree, host.path(), &guest).unwrap_err(),
-            add_file(&mut tree, &socket, &guest, None, Layer::File).unwrap_err(),
+            add_file(&mut tree, &socket, &guest, None, Origin::File).unwrap_err(),
             look(&socket).map(|_| ()).unwrap_err(),
         ] {
             assert!(

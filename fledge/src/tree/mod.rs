@@ -1,78 +1,53 @@
-//! The file system of an image, in memory: directories, files and symbolic links, sorted by path. Contents of host files stay there
-//! until they are written out.
+//! The file system of an image, in memory: inodes of every kind, sorted by path. Contents stay where they are until they are written
+//! out.
 //!
-//! What lies where does not depend on the order of insertion, except between directories that bring the same file: see [`Layer`].
+//! What lies where does not depend on the order of insertion, except between directories that bring the same file: see [`Origin`].
 
+mod content;
 pub mod host;
 pub mod modes;
+mod node;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use common::build_spec::GuestPath;
 
-/// Permissions of directories, whatever they are on the host: owners other than root do not exist in an image.
+pub use content::{Content, CopyError, Reader};
+pub use node::{Attributes, Device, Kind, Node};
+
+/// Permissions of directories that nobody describes: what lies above a mapped file.
 pub const DIRECTORY_PERMISSIONS: u32 = 0o755;
 
-/// The most entries that an image has. A bound against mapping `/` by mistake.
+/// The most entries that an image has. A bound against mapping `/` by mistake, and against hostile layers.
 pub const MAX_ENTRIES: usize = 1_000_000;
 
 /// Links followed before a path counts as a loop, as in Linux (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
-/// Where a file's content is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// Here.
-    Bytes(Vec<u8>),
-    /// In a file of the host.
-    Host {
-        /// Its path.
-        path: PathBuf,
-        /// Its size when it was looked at; it must not change.
-        size_bytes: u64,
-    },
-}
+/// Names an inode in its tree. Paths with the same number are hard links of one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(usize);
 
-/// What lies at a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Node {
-    /// A directory.
-    Directory {
-        /// The lower twelve bits of its mode.
-        permissions: u32,
-    },
-    /// A regular file.
-    File {
-        /// The lower twelve bits of its mode.
-        permissions: u32,
-        /// Its content.
-        content: Content,
-    },
-    /// A symbolic link.
-    Symlink {
-        /// Where it points, as it is.
-        target: Vec<u8>,
-    },
-}
-
-impl Node {
-    fn what(&self) -> &'static str {
-        match self {
-            Self::Directory { .. } => "a directory",
-            Self::File { .. } => "a file",
-            Self::Symlink { .. } => "a symbolic link",
-        }
-    }
+/// A path and what lies there.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    /// The path without a `/` in front.
+    pub path: &'a [u8],
+    /// Which inode it is.
+    pub id: NodeId,
+    /// The inode.
+    pub node: &'a Node,
 }
 
 /// Who put something into the tree, weakest first: the stronger one stays, whichever came first.
 ///
 /// Between two directories the later one wins, so callers insert them in a fixed order. Two files mapped to one path are an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Layer {
+pub enum Origin {
     /// What every image has.
     Base,
+    /// The container image that it is built on.
+    Image,
     /// The content of a mapped directory.
     Directory,
     /// A file that is mapped by itself.
@@ -116,27 +91,59 @@ pub enum TreeError {
         /// The path.
         path: String,
     },
+    /// A hard link to nothing, or to a directory.
+    #[error("`{path}` is a hard link to `{target}`, which is {what}")]
+    HardLink {
+        /// The path.
+        path: String,
+        /// Where it leads.
+        target: String,
+        /// What is there.
+        what: &'static str,
+    },
     /// More than [`MAX_ENTRIES`].
     #[error("The image would have more than {MAX_ENTRIES} files and directories")]
     TooMany,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Entry {
-    node: Node,
-    layer: Layer,
+    id: NodeId,
+    origin: Origin,
 }
 
 /// A file system. Paths are bytes without a `/` in front, because file names need not be text.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Tree {
+    root: Attributes,
     entries: BTreeMap<Vec<u8>, Entry>,
+    /// Those that no path leads to any more stay: few are ever replaced.
+    nodes: Vec<Node>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            root: Attributes::new(DIRECTORY_PERMISSIONS),
+            entries: BTreeMap::new(),
+            nodes: Vec::new(),
+        }
+    }
 }
 
 impl Tree {
-    /// Puts `node` at `path`, and makes the directories above it.
-    pub fn insert(&mut self, path: &GuestPath, node: Node, layer: Layer) -> Result<(), TreeError> {
-        self.insert_bytes(path.in_archive().as_bytes(), node, layer)
+    /// Puts `node` at `path`, and makes the directories above it. Links of a container image are followed on the way, so that
+    /// `/bin/x` lies in `/usr/bin` where the image says so.
+    ///
+    /// # Errors
+    /// Where something else is in its way.
+    pub fn insert(
+        &mut self,
+        path: &GuestPath,
+        node: Node,
+        origin: Origin,
+    ) -> Result<(), TreeError> {
+        self.insert_bytes(path.in_archive().as_bytes(), node, origin)
     }
 
     /// As [`Tree::insert`], for a path that need not be text; it must have no empty, `.` or `..` components.
@@ -144,54 +151,66 @@ impl Tree {
         &mut self,
         path: &[u8],
         node: Node,
-        layer: Layer,
+        origin: Origin,
     ) -> Result<(), TreeError> {
         if path.is_empty() {
-            return match node {
-                Node::Directory { .. } => Ok(()),
-                other => Err(TreeError::Conflict {
-                    path: "/".to_owned(),
-                    present: "a directory",
-                    new: other.what(),
-                }),
+            return if node.is_directory() {
+                Ok(())
+            } else {
+                Err(conflict(path, "a directory", &node))
             };
         }
-        self.make_parents(path)?;
-        if self.entries.len() >= MAX_ENTRIES {
-            return Err(TreeError::TooMany);
-        }
-        let Some(present) = self.entries.get_mut(path) else {
-            self.entries.insert(path.to_vec(), Entry { node, layer });
-            return Ok(());
+        let path = self.through_image_links(path);
+        self.make_parents(&path)?;
+        let Some(&present) = self.entries.get(&path) else {
+            return self.put(path, node, origin);
         };
-        match (&present.node, &node) {
-            (Node::Directory { .. }, Node::Directory { .. }) => return Ok(()),
-            (Node::Directory { .. }, _) | (_, Node::Directory { .. }) => {
-                return Err(TreeError::Conflict {
-                    path: shown(path),
-                    present: present.node.what(),
-                    new: node.what(),
-                });
-            }
-            (Node::File { .. } | Node::Symlink { .. }, _) => {}
+        let there = &self.nodes[present.id.0];
+        match (there.is_directory(), node.is_directory()) {
+            (true, true) => return Ok(()),
+            (false, false) => {}
+            // What every image has gives way to whatever a container image made of it, such as a link.
+            _ if origin == Origin::Base => return Ok(()),
+            _ => return Err(conflict(&path, there.what(), &node)),
         }
-        match (present.layer, layer) {
-            (Layer::Boot, _) => Err(TreeError::Protected { path: shown(path) }),
-            (Layer::File, Layer::File) => Err(TreeError::Twice { path: shown(path) }),
-            (old, new) => {
-                if new >= old {
-                    *present = Entry { node, layer };
-                }
-                Ok(())
+        match (present.origin, origin) {
+            (Origin::Boot, _) => Err(TreeError::Protected { path: shown(&path) }),
+            (Origin::File, Origin::File) => Err(TreeError::Twice { path: shown(&path) }),
+            (old, new) if new >= old => self.put(path, node, origin),
+            _ => Ok(()),
+        }
+    }
+
+    /// `path` with the links followed that a container image brought above it. One that leads nowhere is left as it is.
+    fn through_image_links(&self, path: &[u8]) -> Vec<u8> {
+        let Some(slash) = path.iter().rposition(|&byte| byte == b'/') else {
+            return path.to_vec();
+        };
+        let (parent, name) = path.split_at(slash);
+        let is_link = |at: usize| {
+            self.entries.get(&path[..at]).is_some_and(|entry| {
+                entry.origin == Origin::Image
+                    && matches!(self.nodes[entry.id.0].kind, Kind::Symlink(_))
+            })
+        };
+        let Some(link) = slashes(path).find(|&at| is_link(at)) else {
+            return path.to_vec();
+        };
+        // What lies below the link need not exist yet: only as far as the link is resolved.
+        match self.resolve(&path[..link]) {
+            Some((at, node)) if node.is_directory() => {
+                let rest = &parent[link..];
+                self.through_image_links(&[at.as_slice(), rest, name].concat())
             }
+            _ => path.to_vec(),
         }
     }
 
     fn make_parents(&mut self, path: &[u8]) -> Result<(), TreeError> {
-        for (at, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+        for at in slashes(path) {
             let parent = &path[..at];
-            match self.entries.get(parent).map(|entry| &entry.node) {
-                Some(Node::Directory { .. }) => {}
+            match self.get(parent) {
+                Some(node) if node.is_directory() => {}
                 Some(other) => {
                     return Err(TreeError::NotADirectory {
                         path: shown(path),
@@ -200,44 +219,209 @@ impl Tree {
                     });
                 }
                 None => {
-                    let node = Node::Directory {
-                        permissions: DIRECTORY_PERMISSIONS,
-                    };
-                    self.entries.insert(
-                        parent.to_vec(),
-                        Entry {
-                            node,
-                            layer: Layer::Base,
-                        },
-                    );
+                    let node = Node::directory(DIRECTORY_PERMISSIONS);
+                    self.put(parent.to_vec(), node, Origin::Base)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// All paths in the order of their bytes: a directory comes before what is in it.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
-        self.entries
-            .iter()
-            .map(|(path, entry)| (path.as_slice(), &entry.node))
+    fn put(&mut self, path: Vec<u8>, node: Node, origin: Origin) -> Result<(), TreeError> {
+        let id = NodeId(self.nodes.len());
+        self.place(path, Entry { id, origin })?;
+        self.nodes.push(node);
+        Ok(())
     }
 
-    /// What lies at `path` itself, without following a link.
+    fn place(&mut self, path: Vec<u8>, entry: Entry) -> Result<(), TreeError> {
+        if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&path) {
+            return Err(TreeError::TooMany);
+        }
+        self.entries.insert(path, entry);
+        Ok(())
+    }
+
+    /// Puts `node` where a layer of a container image says, in place of whatever was there: a directory keeps what is in it if it
+    /// stays one. Directories above are made; one that is no directory gives way, as when an archive is extracted.
+    ///
+    /// `path` must have no empty, `.` or `..` components; empty means the root, of which only the attributes are taken.
+    ///
+    /// # Errors
+    /// [`TreeError::Conflict`] where the root would be no directory, [`TreeError::TooMany`].
+    pub fn replace(&mut self, path: &[u8], node: Node) -> Result<(), TreeError> {
+        if path.is_empty() {
+            if !node.is_directory() {
+                return Err(conflict(path, "a directory", &node));
+            }
+            self.root = node.attributes;
+            return Ok(());
+        }
+        self.make_room(path, node.is_directory())?;
+        self.put(path.to_vec(), node, Origin::Image)
+    }
+
+    /// Makes `path` another name of the inode at `target`, as a layer of a container image says. Both paths as in [`Tree::replace`].
+    ///
+    /// # Errors
+    /// [`TreeError::HardLink`] where there is none, or a directory; [`TreeError::TooMany`].
+    pub fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), TreeError> {
+        let what = match self.entries.get(target) {
+            Some(&entry) if !self.nodes[entry.id.0].is_directory() => {
+                if path == target {
+                    return Ok(());
+                }
+                if path.is_empty() {
+                    return Err(conflict(path, "a directory", &self.nodes[entry.id.0]));
+                }
+                self.make_room(path, false)?;
+                return self.place(path.to_vec(), entry);
+            }
+            Some(_) => "a directory",
+            None if target.is_empty() => "a directory",
+            None => "not there",
+        };
+        Err(TreeError::HardLink {
+            path: shown(path),
+            target: shown(target),
+            what,
+        })
+    }
+
+    fn make_room(&mut self, path: &[u8], for_directory: bool) -> Result<(), TreeError> {
+        for at in slashes(path) {
+            let parent = &path[..at];
+            if !self.get(parent).is_some_and(Node::is_directory) {
+                let node = Node::directory(DIRECTORY_PERMISSIONS);
+                self.put(parent.to_vec(), node, Origin::Image)?;
+            }
+        }
+        if !for_directory {
+            self.clear(path);
+        }
+        Ok(())
+    }
+
+    /// Removes what lies at `path`, with everything below it; says whether there was anything.
+    pub fn remove(&mut self, path: &[u8]) -> bool {
+        self.clear(path);
+        self.entries.remove(path).is_some()
+    }
+
+    /// Removes everything below the directory at `path`, an empty one being the root.
+    pub fn clear(&mut self, path: &[u8]) {
+        let below: Vec<Vec<u8>> = self.below(path).map(|(path, _)| path.clone()).collect();
+        for path in below {
+            self.entries.remove(&path);
+        }
+    }
+
+    /// Everything below the directory at `path`, at any depth.
+    fn below(&self, path: &[u8]) -> impl Iterator<Item = (&Vec<u8>, &Entry)> {
+        let mut prefix = path.to_vec();
+        if !prefix.is_empty() {
+            prefix.push(b'/');
+        }
+        self.entries
+            .range(prefix.clone()..)
+            .take_while(move |(path, _)| path.starts_with(&prefix))
+    }
+
+    /// The attributes of the root directory.
+    pub fn root(&self) -> &Attributes {
+        &self.root
+    }
+
+    /// Sets what can be the same for all: no time is later than `latest_s`, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
+    pub fn clamp_times(&mut self, latest_s: i64) {
+        self.root.mtime_s = self.root.mtime_s.min(latest_s);
+        for node in &mut self.nodes {
+            node.attributes.mtime_s = node.attributes.mtime_s.min(latest_s);
+        }
+    }
+
+    /// Sets the time of everything that is not of a container image, in seconds since 1970.
+    pub fn set_own_times(&mut self, mtime_s: i64) {
+        if !self
+            .entries
+            .values()
+            .any(|entry| entry.origin == Origin::Image)
+        {
+            self.root.mtime_s = mtime_s;
+        }
+        for entry in self.entries.values() {
+            if entry.origin != Origin::Image {
+                self.nodes[entry.id.0].attributes.mtime_s = mtime_s;
+            }
+        }
+    }
+
+    /// How many entries there are, the root not counted.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is nothing but the root.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All paths but the root's, in the order of their bytes: a directory comes before what is in it.
+    pub fn iter(&self) -> impl Iterator<Item = Item<'_>> {
+        self.entries.iter().map(|(path, entry)| Item {
+            path,
+            id: entry.id,
+            node: &self.nodes[entry.id.0],
+        })
+    }
+
+    /// What is directly in each directory that is not empty, by the directory's path (empty for the root): names in the order of
+    /// their bytes.
+    pub fn directories(&self) -> BTreeMap<&[u8], Vec<(&[u8], Item<'_>)>> {
+        let mut directories: BTreeMap<&[u8], Vec<_>> = BTreeMap::new();
+        for item in self.iter() {
+            let (parent, name) = match item.path.iter().rposition(|&byte| byte == b'/') {
+                Some(slash) => (&item.path[..slash], &item.path[slash + 1..]),
+                None => (&[][..], item.path),
+            };
+            directories.entry(parent).or_default().push((name, item));
+        }
+        directories
+    }
+
+    /// How many paths lead to each inode, where that is more than one.
+    pub fn hard_links(&self) -> BTreeMap<NodeId, u32> {
+        let mut links: BTreeMap<NodeId, u32> = BTreeMap::new();
+        for item in self.iter().filter(|item| !item.node.is_directory()) {
+            *links.entry(item.id).or_default() += 1;
+        }
+        links.retain(|_, count| *count > 1);
+        links
+    }
+
+    /// The bytes of all files; hard links count once.
+    pub fn content_bytes(&self) -> u64 {
+        let mut seen = std::collections::HashSet::new();
+        self.iter()
+            .filter(|item| seen.insert(item.id))
+            .map(|item| match &item.node.kind {
+                Kind::File(content) => content.size_bytes(),
+                _ => 0,
+            })
+            .sum()
+    }
+
+    /// What lies at `path` itself, without following a link. Nothing for the root: see [`Tree::root`].
     pub fn get(&self, path: &[u8]) -> Option<&Node> {
-        self.entries.get(path).map(|entry| &entry.node)
+        self.entries.get(path).map(|entry| &self.nodes[entry.id.0])
     }
 
     /// How many directories are directly in the directory at `path`.
     pub fn subdirectories(&self, path: &[u8]) -> u32 {
-        let mut below = path.to_vec();
-        below.push(b'/');
+        let skip = if path.is_empty() { 0 } else { path.len() + 1 };
         let mut count = 0;
-        for (child, entry) in self.entries.range(below.clone()..) {
-            let Some(name) = child.strip_prefix(below.as_slice()) else {
-                break;
-            };
-            if matches!(entry.node, Node::Directory { .. }) && !name.contains(&b'/') {
+        for (child, entry) in self.below(path) {
+            if self.nodes[entry.id.0].is_directory() && !child[skip..].contains(&b'/') {
                 count += 1;
             }
         }
@@ -262,25 +446,41 @@ impl Tree {
                 at.push(b'/');
             }
             at.extend_from_slice(&component);
-            match self.get(&at)? {
-                Node::Symlink { target } => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return None;
-                    }
-                    at.truncate(if target.starts_with(b"/") {
-                        0
-                    } else {
-                        parent_bytes
-                    });
-                    rest.extend(components(target).rev().map(<[u8]>::to_vec));
-                    node = self.get(&at);
+            let found = self.get(&at)?;
+            if let Kind::Symlink(target) = &found.kind {
+                links += 1;
+                if links > MAX_LINKS {
+                    return None;
                 }
-                found => node = Some(found),
+                at.truncate(if target.starts_with(b"/") {
+                    0
+                } else {
+                    parent_bytes
+                });
+                rest.extend(components(target).rev().map(<[u8]>::to_vec));
+                node = self.get(&at);
+            } else {
+                node = Some(found);
             }
         }
         node.map(|node| (at, node))
     }
+}
+
+fn conflict(path: &[u8], present: &'static str, new: &Node) -> TreeError {
+    TreeError::Conflict {
+        path: shown(path),
+        present,
+        new: new.what(),
+    }
+}
+
+/// Where the slashes of a path are.
+fn slashes(path: &[u8]) -> impl Iterator<Item = usize> {
+    path.iter()
+        .enumerate()
+        .filter(|&(_, &byte)| byte == b'/')
+        .map(|(at, _)| at)
 }
 
 /// The components of a path without those that mean nothing.
@@ -295,126 +495,4 @@ pub(crate) fn shown(path: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(content: &str) -> Node {
-        Node::File {
-            permissions: 0o644,
-            content: Content::Bytes(content.as_bytes().to_vec()),
-        }
-    }
-
-    fn link(target: &str) -> Node {
-        Node::Symlink {
-            target: target.as_bytes().to_vec(),
-        }
-    }
-
-    fn directory() -> Node {
-        Node::Directory {
-            permissions: DIRECTORY_PERMISSIONS,
-        }
-    }
-
-    fn put(tree: &mut Tree, path: &str, node: Node, layer: Layer) -> Result<(), TreeError> {
-        tree.insert(&path.parse().unwrap(), node, layer)
-    }
-
-    #[test]
-    fn the_stronger_layer_stays_in_either_order() {
-        let layers = [Layer::Base, Layer::Directory, Layer::File];
-        for weak in layers {
-            for strong in layers.into_iter().filter(|layer| *layer > weak) {
-                let mut tree = Tree::default();
-                put(&mut tree, "/a/b", file("weak"), weak).unwrap();
-                put(&mut tree, "/a/b", file("strong"), strong).unwrap();
-                put(&mut tree, "/a/b", file("weak"), weak).unwrap();
-                assert_eq!(tree.get(b"a/b"), Some(&file("strong")));
-            }
-        }
-    }
-
-    #[test]
-    fn the_later_directory_wins_and_two_files_are_refused() {
-        let mut tree = Tree::default();
-        put(&mut tree, "/a", file("1"), Layer::Directory).unwrap();
-        put(&mut tree, "/a", link("2"), Layer::Directory).unwrap();
-        assert_eq!(tree.get(b"a"), Some(&link("2")));
-        put(&mut tree, "/a", file("3"), Layer::File).unwrap();
-        let error = put(&mut tree, "/a", file("4"), Layer::File).unwrap_err();
-        assert_eq!(error.to_string(), "Two mappings lead to `/a`");
-    }
-
-    #[test]
-    fn what_contradicts_is_refused() {
-        let mut tree = Tree::default();
-        put(&mut tree, "/init", link("bin/kestrel"), Layer::Boot).unwrap();
-        put(&mut tree, "/dir/x", file(""), Layer::Base).unwrap();
-        put(&mut tree, "/lib64", link("usr/lib"), Layer::Base).unwrap();
-        let table = [
-            ("/init", file(""), "`/init` belongs to the agent"),
-            ("/dir", file(""), "`/dir` is both a directory and a file"),
-            (
-                "/dir/x",
-                directory(),
-                "`/dir/x` is both a file and a directory",
-            ),
-            ("/dir/x/y", file(""), "`/dir/x` is a file, not a directory"),
-            (
-                "/lib64/y",
-                file(""),
-                "`/lib64` is a symbolic link, not a directory",
-            ),
-            ("/", file(""), "`/` is both a directory and a file"),
-        ];
-        for (path, node, expected) in table {
-            let message = put(&mut tree, path, node, Layer::File)
-                .unwrap_err()
-                .to_string();
-            assert!(message.contains(expected), "{message}");
-        }
-    }
-
-    #[test]
-    fn links_are_followed_inside_the_tree() {
-        let mut tree = Tree::default();
-        put(&mut tree, "/usr/bin/real", file("x"), Layer::Base).unwrap();
-        put(&mut tree, "/usr/bin/relative", link("real"), Layer::Base).unwrap();
-        put(&mut tree, "/bin", link("usr/bin"), Layer::Base).unwrap();
-        put(
-            &mut tree,
-            "/up",
-            link("/bin/../../../bin/./relative"),
-            Layer::Base,
-        )
-        .unwrap();
-        put(&mut tree, "/loop", link("loop"), Layer::Base).unwrap();
-        put(&mut tree, "/gone", link("/nowhere"), Layer::Base).unwrap();
-        put(&mut tree, "/top", link("/"), Layer::Base).unwrap();
-        for path in ["/usr/bin/real", "/usr/bin/relative", "/bin/relative", "/up"] {
-            let (at, node) = tree
-                .resolve(path.as_bytes())
-                .unwrap_or_else(|| panic!("{path}"));
-            assert_eq!(
-                (at.as_slice(), node),
-                (&b"usr/bin/real"[..], &file("x")),
-                "{path}"
-            );
-        }
-        for path in ["/loop", "/gone", "/usr/bin/none", "/top", "/"] {
-            assert!(tree.resolve(path.as_bytes()).is_none(), "{path}");
-        }
-    }
-
-    #[test]
-    fn subdirectories_are_counted_directly_below() {
-        let mut tree = Tree::default();
-        for path in ["/a/b/c/x", "/a/b.d/x", "/a/e/x", "/a!/x/y", "/ab/x/y"] {
-            put(&mut tree, path, file(""), Layer::Base).unwrap();
-        }
-        assert_eq!(tree.subdirectories(b"a"), 3);
-        assert_eq!(tree.subdirectories(b"a/b"), 1);
-        assert_eq!(tree.subdirectories(b"a/e"), 0);
-    }
-}
+mod tests;

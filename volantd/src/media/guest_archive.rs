@@ -3,8 +3,10 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use common::build_spec::GuestPath;
 use common::guest_config::{GUEST_CONFIG_PATH, GuestConfig, MAX_GUEST_CONFIG_BYTES};
-use fledge::image::cpio::{WriteError, Writer};
+use fledge::image::initramfs;
+use fledge::tree::{Content, Node, Origin, Tree};
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 
 use super::MediaError;
@@ -40,17 +42,19 @@ pub(super) fn render(
     if json.len() > MAX_GUEST_CONFIG_BYTES {
         return Err(MediaError::GuestConfig { bytes: json.len() });
     }
-    archive(&json).map_err(|error| MediaError::GuestArchive(Box::new(error)))
+    archive(json).map_err(MediaError::GuestArchive)
 }
 
-fn archive(json: &[u8]) -> Result<Vec<u8>, WriteError> {
-    let path = GUEST_CONFIG_PATH.trim_start_matches('/');
-    let mut writer = Writer::new(Vec::new(), 0);
-    if let Some((folder, _)) = path.rsplit_once('/') {
-        writer.directory(folder.as_bytes(), FOLDER_PERMISSIONS, 0)?;
+fn archive(json: Vec<u8>) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let file: GuestPath = GUEST_CONFIG_PATH.parse()?;
+    let mut tree = Tree::default();
+    if let Some((folder, _)) = GUEST_CONFIG_PATH.rsplit_once('/') {
+        let folder = folder.parse()?;
+        tree.insert(&folder, Node::directory(FOLDER_PERMISSIONS), Origin::Boot)?;
     }
-    writer.bytes(path.as_bytes(), FILE_PERMISSIONS, json)?;
-    writer.finish()
+    let node = Node::file(FILE_PERMISSIONS, Content::Bytes(json));
+    tree.insert(&file, node, Origin::Boot)?;
+    Ok(initramfs::write(&tree, Vec::new())?)
 }
 
 /// Writes `target`: the image `base` and behind it `tail`. An old file of this name is replaced.
@@ -87,14 +91,15 @@ mod tests {
     fn both_archives_are_read_as_one() {
         let temp = tempfile::tempdir().unwrap();
         let (base, target) = (temp.path().join("base"), temp.path().join("target"));
-        let mut first = Writer::new(Vec::new(), 0);
-        first.bytes(b"init", 0o755, b"x").unwrap();
-        let mut first = first.finish().unwrap();
+        let mut tree = Tree::default();
+        let init = Node::file(0o755, Content::Bytes(b"x".to_vec()));
+        tree.replace(b"init", init).unwrap();
+        let mut first = initramfs::write(&tree, Vec::new()).unwrap();
         // As archives of others may end: at no boundary at all.
         first.truncate(first.len() - 5);
         fs_err::write(&base, &first).unwrap();
         fs_err::write(&target, "an old file").unwrap();
-        append(&base, &archive(b"{}").unwrap(), &target).unwrap();
+        append(&base, &archive(b"{}".to_vec()).unwrap(), &target).unwrap();
 
         let mut found = Vec::new();
         let written = fs_err::read(&target).unwrap();

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use common::digest::Digest;
 use common::guest_config::{GuestConfig, Secret};
 use common::manifest::{Manifest, Source};
-use fledge::image::cpio::{Limits, ReadError, Writer, read_entries};
+use fledge::image::cpio::{Limits, ReadError, read_entries};
+use fledge::image::initramfs;
+use fledge::tree::{Content, Node, Tree};
 use volantd::artifact::{ArtifactConfig, ArtifactError, ArtifactStore};
 use volantd::machine::ports::{Launch, Lease, Media as _, VmPaths};
 use volantd::media::{MAX_IMAGE_BYTES, MediaConfig, MediaStore};
@@ -108,9 +110,10 @@ impl Place {
 }
 
 fn image() -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), 0);
-    writer.bytes(b"init", 0o755, b"#!/bin/hello\n").unwrap();
-    writer.finish().unwrap()
+    let init = Node::file(0o755, Content::Bytes(b"#!/bin/hello\n".to_vec()));
+    let mut tree = Tree::default();
+    tree.replace(b"init", init).unwrap();
+    initramfs::write(&tree, Vec::new()).unwrap()
 }
 
 /// The guest config of an initramfs.

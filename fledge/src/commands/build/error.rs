@@ -9,7 +9,7 @@ use common::manifest::ManifestError;
 
 use crate::assemble::AssembleError;
 use crate::fetch::FetchError;
-use crate::image::cpio::WriteError;
+use crate::image::WriteError;
 use crate::plan::PlanError;
 use crate::tree::host::HostError;
 use crate::workload::WorkloadError;

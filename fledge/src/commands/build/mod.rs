@@ -14,7 +14,7 @@ use crate::assemble::{self, Fetched};
 use crate::fetch::{Cache, Client, Fetcher, RELEASES_URL, Shipped};
 use crate::manifest_out;
 use crate::plan::{self, FileSource, Overrides, Plan, PlannedInit};
-use crate::tree::{Node, Tree};
+use crate::tree::{Kind, Tree};
 use crate::ui::Ui;
 use crate::workload;
 
@@ -118,7 +118,8 @@ pub async fn run(
     output::check(&manifest_out::path_beside(&settings.output))?;
     let plan = plan::plan(&spec, &settings.overrides, directory)?;
     let fetched = fetch(&plan, settings, ui, interrupted.clone()).await?;
-    let tree = assemble::assemble(&plan, &fetched)?;
+    let mut tree = assemble::assemble(&plan, &fetched)?;
+    tree.set_own_times(i64::from(settings.mtime));
     check(&tree, manifest.as_ref(), ui)?;
 
     let artifact = output::pack(&tree, settings, ui, &interrupted)?;
@@ -196,6 +197,6 @@ fn check(tree: &Tree, manifest: Option<&Manifest>, ui: &Ui) -> Result<(), BuildE
 
 fn count_files(tree: &Tree) -> usize {
     tree.iter()
-        .filter(|(_, node)| matches!(node, Node::File { .. }))
+        .filter(|item| matches!(item.node.kind, Kind::File(_)))
         .count()
 }

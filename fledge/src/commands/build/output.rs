@@ -12,10 +12,10 @@ use tempfile::NamedTempFile;
 use tokio::sync::watch;
 
 use super::{BuildError, Settings};
-use crate::image::cpio::WriteError;
+use crate::image::WriteError;
 use crate::image::hashed::Hashed;
 use crate::image::{gzip, initramfs};
-use crate::tree::{Content, Node, Tree};
+use crate::tree::Tree;
 use crate::ui::{Progress, Ui};
 
 /// A file that is complete, but not in its place yet. It vanishes unless it is published.
@@ -71,7 +71,7 @@ pub(super) fn pack(
 ) -> Result<Artifact, BuildError> {
     let mut file = begin(&settings.output)?;
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let progress = ui.packing(content_bytes(tree));
+    let progress = ui.packing(tree.content_bytes());
     let hashed = Hashed::new(file.as_file_mut());
     let packed = gzip::compress(hashed, threads, |input| {
         let watched = Watched {
@@ -79,7 +79,7 @@ pub(super) fn pack(
             progress: &progress,
             interrupted,
         };
-        initramfs::write(tree, settings.mtime, watched).map(|_| ())
+        initramfs::write(tree, watched).map(|_| ())
     });
     progress.finish();
     let hashed = packed.map_err(|source| match source {
@@ -137,18 +137,6 @@ fn directory_of(path: &Path) -> &Path {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     }
-}
-
-fn content_bytes(tree: &Tree) -> u64 {
-    tree.iter()
-        .map(|(_, node)| match node {
-            Node::File {
-                content: Content::Host { size_bytes, .. },
-                ..
-            } => *size_bytes,
-            Node::File { .. } | Node::Directory { .. } | Node::Symlink { .. } => 0,
-        })
-        .sum()
 }
 
 /// Shows progress, and fails when the user interrupts.

@@ -7,7 +7,7 @@ mod tests;
 mod writer;
 
 pub use reader::{Entry, Kind, Limits, ReadError, Summary, read_entries};
-pub use writer::{MAX_FILE_BYTES, WriteError, Writer};
+pub use writer::{Inode, MAX_FILE_BYTES, Writer};
 
 /// What every header begins with.
 const MAGIC: &[u8; 6] = b"070701";

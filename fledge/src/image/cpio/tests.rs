@@ -5,6 +5,8 @@ use std::io::Read;
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
+use crate::image::WriteError;
+use crate::tree::{Attributes, Content, Kind as NodeKind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Sample {
@@ -16,16 +18,39 @@ enum Sample {
 type Samples = Vec<(Vec<u8>, Sample)>;
 
 fn write(entries: &[(Vec<u8>, Sample)]) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), 7);
-    for (path, sample) in entries {
-        match sample {
-            Sample::Directory(mode) => writer.directory(path, *mode, 0),
-            Sample::File(mode, content) => writer.bytes(path, *mode, content),
-            Sample::Symlink(target) => writer.symlink(path, target),
-        }
-        .unwrap();
+    let mut writer = Writer::new(Vec::new());
+    for (number, (path, sample)) in (1..).zip(entries) {
+        let (permissions, kind, links) = match sample {
+            Sample::Directory(mode) => (*mode, NodeKind::Directory, 2),
+            Sample::File(mode, content) => {
+                (*mode, NodeKind::File(Content::Bytes(content.clone())), 1)
+            }
+            Sample::Symlink(target) => (0o777, NodeKind::Symlink(target.clone()), 1),
+        };
+        let mut attributes = Attributes::new(permissions);
+        attributes.mtime_s = 7;
+        let inode = Inode {
+            number,
+            links,
+            kind: &kind,
+            carries_content: true,
+        };
+        writer.entry(path, &attributes, &inode).unwrap();
     }
     writer.finish().unwrap()
+}
+
+/// Why an entry cannot be written.
+fn refusal(path: &[u8], kind: &NodeKind) -> WriteError {
+    let inode = Inode {
+        number: 1,
+        links: 1,
+        kind,
+        carries_content: true,
+    };
+    Writer::new(Vec::new())
+        .entry(path, &Attributes::new(0o644), &inode)
+        .unwrap_err()
 }
 
 fn read(archive: &[u8], limits: &Limits) -> Result<(Samples, Summary), ReadError> {
@@ -199,32 +224,37 @@ fn unread_content_is_skipped() {
 
 #[test]
 fn a_file_that_changes_is_refused() {
-    for (size, content) in [(4, &b"abc"[..]), (2, b"abc"), (0, b"a")] {
-        let mut writer = Writer::new(Vec::new(), 0);
-        let error = writer.file(b"x", 0o644, size, &mut &*content).unwrap_err();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs_err::write(file.path(), "abc").unwrap();
+    for size_bytes in [4, 2, 0] {
+        let content = Content::Host {
+            path: file.path().to_path_buf(),
+            size_bytes,
+        };
+        let error = refusal(b"x", &NodeKind::File(content));
         assert!(
             matches!(error, WriteError::Changed { .. }),
-            "{size}: {error}"
+            "{size_bytes}: {error}"
         );
     }
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let mut writer = Writer::new(Vec::new(), 0);
     let long = vec![b'x'; 4096];
-    assert!(matches!(
-        writer.bytes(&long, 0o644, b""),
-        Err(WriteError::NameTooLong { .. })
-    ));
-    assert!(matches!(
-        writer.symlink(b"x", &long),
-        Err(WriteError::NameTooLong { .. })
-    ));
-    let error = writer
-        .file(b"x", 0o644, MAX_FILE_BYTES + 1, &mut std::io::empty())
-        .unwrap_err();
-    assert!(error.to_string().contains("less than 4 GiB"), "{error}");
+    let empty = NodeKind::File(Content::Bytes(Vec::new()));
+    let huge = NodeKind::File(Content::Host {
+        path: "/dev/null".into(),
+        size_bytes: MAX_FILE_BYTES + 1,
+    });
+    for (path, kind, expected) in [
+        (&long[..], &empty, "at most 4095 bytes"),
+        (b"x", &NodeKind::Symlink(long.clone()), "at most 4095 bytes"),
+        (b"x", &huge, "less than 4 GiB"),
+    ] {
+        let message = refusal(path, kind).to_string();
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]

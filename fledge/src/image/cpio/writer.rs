@@ -1,10 +1,14 @@
-//! Writes archives that depend on nothing but their contents: owner 0:0, one time, inodes in order. Order is the caller's.
+//! Writes archives that depend on nothing but what is put into them. Order and inode numbers are the caller's.
 
-use std::io::{self, Read, Write};
+use std::io::Write;
 
 use super::{
-    HEADER_BYTES, MAGIC, MAX_NAME_BYTES, TRAILER, TYPE_DIRECTORY, TYPE_FILE, TYPE_SYMLINK, padding,
+    HEADER_BYTES, MAGIC, MAX_NAME_BYTES, TRAILER, TYPE_BLOCK_DEVICE, TYPE_CHARACTER_DEVICE,
+    TYPE_DIRECTORY, TYPE_FIFO, TYPE_FILE, TYPE_SOCKET, TYPE_SYMLINK, padding,
 };
+use crate::image::WriteError;
+use crate::image::write_error::shown;
+use crate::tree::{Attributes, Content, Device, Kind};
 
 /// The largest file, in bytes: the format has 32 bits for its size.
 pub const MAX_FILE_BYTES: u64 = 0xffff_ffff;
@@ -12,208 +16,145 @@ pub const MAX_FILE_BYTES: u64 = 0xffff_ffff;
 /// Archives are filled up to a multiple of this, as cpio(1) does, so that others can be appended at a boundary.
 const BLOCK_BYTES: u64 = 512;
 
-/// An archive that cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The name does not fit.
-    #[error("The path `{path}` has more than 4095 bytes")]
-    NameTooLong {
-        /// The path in the archive.
-        path: String,
-    },
-    /// The file does not fit.
-    #[error("`{path}` has {size_bytes} bytes: an initramfs holds files of less than 4 GiB")]
-    FileTooLarge {
-        /// The path in the archive.
-        path: String,
-        /// Its size.
-        size_bytes: u64,
-    },
-    /// The content is not as long as was said: somebody writes to the file.
-    #[error("The file behind `{path}` changed its size while it was read")]
-    Changed {
-        /// The path in the archive.
-        path: String,
-    },
-    /// The content cannot be read.
-    #[error("Cannot read the file behind `{path}`")]
-    Content {
-        /// The path in the archive.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The archive itself cannot be written.
-    #[error("Cannot write the archive")]
-    Output(#[from] io::Error),
+/// What an entry is beside its [`Attributes`].
+#[derive(Debug, Clone, Copy)]
+pub struct Inode<'a> {
+    /// Its number. Entries with the same number and more than one link are hard links of one another.
+    pub number: u32,
+    /// How many links lead to it.
+    pub links: u32,
+    /// What it is.
+    pub kind: &'a Kind,
+    /// Whether a file's content follows. Of hard links only the last one carries it, as cpio(1) writes them.
+    pub carries_content: bool,
 }
 
 /// Writes entries one after the other.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
-    mtime: u32,
-    next_inode: u32,
     written_bytes: u64,
 }
 
 /// The numbers of a header that differ between entries.
+#[derive(Default)]
 struct Header {
+    inode: u32,
     mode: u32,
+    uid: u32,
+    gid: u32,
     links: u32,
+    mtime: u32,
     size: u32,
+    device: Option<Device>,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins an archive; `mtime` is the time of all entries, in seconds since 1970.
-    pub fn new(out: W, mtime: u32) -> Self {
+    /// Begins an archive.
+    pub fn new(out: W) -> Self {
         Self {
             out,
-            mtime,
-            next_inode: 1,
             written_bytes: 0,
         }
     }
 
-    /// Writes a directory. `path` has no `/` in front; `permissions` are the lower twelve bits of a mode.
-    pub fn directory(
+    /// Writes an entry. `path` has no `/` in front. Extended attributes are left out, because the format has none; a time before 1970
+    /// or after 2106 becomes the nearest that it can hold.
+    ///
+    /// # Errors
+    /// Where it does not fit the format, or cannot be read or written.
+    pub fn entry(
         &mut self,
         path: &[u8],
-        permissions: u32,
-        subdirectories: u32,
+        attributes: &Attributes,
+        inode: &Inode<'_>,
     ) -> Result<(), WriteError> {
-        let links = subdirectories.saturating_add(2);
-        let mode = TYPE_DIRECTORY | permissions;
-        self.entry(
-            path,
-            &Header {
-                mode,
-                links,
-                size: 0,
-            },
-        )
-    }
-
-    /// Writes a symbolic link.
-    pub fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<(), WriteError> {
-        // Linux takes targets up to PATH_MAX, as names.
-        let size = match u32::try_from(target.len()) {
-            Ok(size) if target.len() < MAX_NAME_BYTES => size,
-            _ => {
-                return Err(WriteError::NameTooLong {
-                    path: shown(target),
-                });
-            }
+        let target = match inode.kind {
+            Kind::Symlink(target) => target.as_slice(),
+            _ => &[],
         };
-        self.entry(
-            path,
-            &Header {
-                mode: TYPE_SYMLINK | 0o777,
-                links: 1,
-                size,
-            },
-        )?;
-        self.padded(target)
-    }
-
-    /// Writes a file whose content is in memory.
-    pub fn bytes(
-        &mut self,
-        path: &[u8],
-        permissions: u32,
-        content: &[u8],
-    ) -> Result<(), WriteError> {
-        let size_bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
-        self.file(path, permissions, size_bytes, &mut &*content)
-    }
-
-    /// Writes a file of exactly `size_bytes`, which `content` must have.
-    pub fn file(
-        &mut self,
-        path: &[u8],
-        permissions: u32,
-        size_bytes: u64,
-        content: &mut dyn Read,
-    ) -> Result<(), WriteError> {
-        let Ok(size) = u32::try_from(size_bytes) else {
-            return Err(WriteError::FileTooLarge {
+        let content = match inode.kind {
+            Kind::File(content) if inode.carries_content => Some(content),
+            _ => None,
+        };
+        // Linux takes targets up to PATH_MAX, as names.
+        if target.len() >= MAX_NAME_BYTES {
+            return Err(too_long(target));
+        }
+        let size_bytes = content.map_or_else(
+            || u64::try_from(target.len()).unwrap_or(u64::MAX),
+            Content::size_bytes,
+        );
+        let (format, device) = match inode.kind {
+            Kind::Directory => (TYPE_DIRECTORY, None),
+            Kind::File(_) => (TYPE_FILE, None),
+            Kind::Symlink(_) => (TYPE_SYMLINK, None),
+            Kind::CharacterDevice(device) => (TYPE_CHARACTER_DEVICE, Some(*device)),
+            Kind::BlockDevice(device) => (TYPE_BLOCK_DEVICE, Some(*device)),
+            Kind::Fifo => (TYPE_FIFO, None),
+            Kind::Socket => (TYPE_SOCKET, None),
+        };
+        let latest = i64::from(u32::MAX);
+        let header = Header {
+            inode: inode.number,
+            mode: format | attributes.permissions,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            links: inode.links,
+            mtime: u32::try_from(attributes.mtime_s.clamp(0, latest)).unwrap_or(0),
+            size: u32::try_from(size_bytes).map_err(|_| WriteError::FileTooLarge {
                 path: shown(path),
                 size_bytes,
-            });
+                why: "an initramfs holds files of less than 4 GiB",
+            })?,
+            device,
         };
-        self.entry(
-            path,
-            &Header {
-                mode: TYPE_FILE | permissions,
-                links: 1,
-                size,
-            },
-        )?;
-        // One byte more is asked for, to see that there is none.
-        let mut left = size_bytes + 1;
-        let mut buffer = vec![0; 128 * 1024];
-        while left > 0 {
-            let room = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-            let count = match content.read(&mut buffer[..room]) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => {
-                    return Err(WriteError::Content {
-                        path: shown(path),
-                        source,
-                    });
-                }
-            };
-            left = left.saturating_sub(u64::try_from(count).unwrap_or(u64::MAX));
-            if left > 0 {
-                self.raw(&buffer[..count])?;
-            }
+        self.header(path, &header)?;
+        if let Some(content) = content {
+            content
+                .copy_to(&mut self.out)
+                .map_err(|error| WriteError::copying(path, error))?;
+            self.written_bytes += size_bytes;
+            self.pad(padding(self.written_bytes))
+        } else {
+            self.padded(target)
         }
-        if left != 1 {
-            return Err(WriteError::Changed { path: shown(path) });
-        }
-        self.pad(padding(self.written_bytes))
     }
 
     /// Ends the archive and returns the writer below.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
     pub fn finish(mut self) -> Result<W, WriteError> {
         // The trailer's other numbers are 0, whatever the entries have.
-        self.mtime = 0;
-        self.next_inode = 0;
-        self.entry(
-            TRAILER,
-            &Header {
-                mode: 0,
-                links: 1,
-                size: 0,
-            },
-        )?;
+        let trailer = Header {
+            links: 1,
+            ..Header::default()
+        };
+        self.header(TRAILER, &trailer)?;
         let rest = self.written_bytes.wrapping_neg() % BLOCK_BYTES;
         self.pad(usize::try_from(rest).unwrap_or(0))?;
         Ok(self.out)
     }
 
-    fn entry(&mut self, path: &[u8], header: &Header) -> Result<(), WriteError> {
+    fn header(&mut self, path: &[u8], header: &Header) -> Result<(), WriteError> {
         let name_bytes = match u32::try_from(path.len() + 1) {
             Ok(bytes) if path.len() < MAX_NAME_BYTES => bytes,
-            _ => return Err(WriteError::NameTooLong { path: shown(path) }),
+            _ => return Err(too_long(path)),
         };
-        let inode = self.next_inode;
-        self.next_inode = inode.wrapping_add(1);
+        let device = header.device.unwrap_or(Device { major: 0, minor: 0 });
         let numbers = [
-            inode,
+            header.inode,
             header.mode,
-            0, // owner
-            0, // group
+            header.uid,
+            header.gid,
             header.links,
-            self.mtime,
+            header.mtime,
             header.size,
             0, // device the file is on, major and minor
             0,
-            0, // device the file is, major and minor
-            0,
+            device.major,
+            device.minor,
             name_bytes,
             0, // checksum, unused in this format
         ];
@@ -244,9 +185,9 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A path as it is shown: with its `/`, at most 200 characters, escaped.
-fn shown(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(path);
-    let escaped = text.chars().take(200).flat_map(char::escape_debug);
-    std::iter::once('/').chain(escaped).collect()
+fn too_long(path: &[u8]) -> WriteError {
+    WriteError::Name {
+        path: shown(path),
+        why: "an initramfs holds paths and link targets of at most 4095 bytes".to_owned(),
+    }
 }

@@ -2,16 +2,25 @@
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use fledge::image::cpio::Writer;
+use fledge::image::initramfs;
+use fledge::tree::{Content, Node, Tree};
 
 use super::*;
 
+fn packed(nodes: Vec<(&str, Node)>) -> Vec<u8> {
+    let mut tree = Tree::default();
+    for (path, node) in nodes {
+        tree.replace(path.as_bytes(), node).unwrap();
+    }
+    initramfs::write(&tree, Vec::new()).unwrap()
+}
+
 fn archive(init_permissions: u32, init: &[u8]) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), 0);
-    writer.directory(b"bin", 0o755, 0).unwrap();
-    writer.bytes(b"bin/data", 0o644, &vec![7; 100_000]).unwrap();
-    writer.bytes(b"init", init_permissions, init).unwrap();
-    writer.finish().unwrap()
+    let file = |permissions, bytes| Node::file(permissions, Content::Bytes(bytes));
+    packed(vec![
+        ("bin/data", file(0o644, vec![7; 100_000])),
+        ("init", file(init_permissions, init.to_vec())),
+    ])
 }
 
 fn good() -> Vec<u8> {
@@ -88,8 +97,6 @@ fn bad_artifacts_are_refused_with_the_reason() {
     bad_checksum[crc] ^= 1;
     let mut bad_data = good_gzip.clone();
     bad_data[40..60].fill(0xff);
-    let mut symlinked = Writer::new(Vec::new(), 0);
-    symlinked.directory(b"init", 0o755, 0).unwrap();
     let table = [
         (Vec::new(), "neither a cpio archive"),
         (b"hello".to_vec(), "neither a cpio archive"),
@@ -113,13 +120,13 @@ fn bad_artifacts_are_refused_with_the_reason() {
             "gzip data is broken",
         ),
         ([good(), b"junkjunk".to_vec()].concat(), "no cpio header"),
-        (
-            gzip(&Writer::new(Vec::new(), 0).finish().unwrap()),
-            "has no `/init`",
-        ),
+        (gzip(&packed(Vec::new())), "has no `/init`"),
         (gzip(&archive(0o644, b"x")), "is not executable"),
         (gzip(&archive(0o755, b"")), "is empty"),
-        (gzip(&symlinked.finish().unwrap()), "is no file"),
+        (
+            gzip(&packed(vec![("init", Node::directory(0o755))])),
+            "is no file",
+        ),
     ];
     let place = Place::new(MAX_IMAGE_BYTES);
     for (artifact, expected) in table {
