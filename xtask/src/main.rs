@@ -12,6 +12,7 @@ mod e2e;
 mod elf;
 mod examples;
 mod kernel;
+mod oci_layout;
 mod packages;
 mod printer;
 mod process;
@@ -46,8 +47,9 @@ enum Command {
     Dist,
     /// Check that an example built twice is the same file
     Repro,
-    /// Compare `fledge build` with the shell pipeline that does the same
-    Bench(bench::Arguments),
+    /// Measure one of the programs beside what others use for the same
+    #[command(subcommand)]
+    Bench(bench::Command),
     E2e(e2e::Arguments),
     #[command(hide = true)]
     E2eScenario(e2e::ScenarioArguments),
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run().map(drop),
         Command::Dist => dist::run(),
         Command::Repro => repro::run(),
-        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Bench(command) => bench::run(&command),
         Command::E2e(arguments) => e2e::run(&arguments).map(drop),
         Command::E2eScenario(arguments) => e2e::run_scenario(&arguments),
         Command::Kernel(arguments) => kernel::run(&arguments),

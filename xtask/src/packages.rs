@@ -34,6 +34,13 @@ pub(crate) const COMPILER: &[Package] = &[
     command("binutils", "ld", "linking the guest kernel"),
 ];
 
+/// What the benches compare our programs with.
+pub(crate) const BENCH: &[Package] = &[
+    command("cpio", "cpio", "the pipeline that fledge is compared with"),
+    command("umoci", "umoci", "what fledge is compared with"),
+    command("erofs-utils", "mkfs.erofs", "what fledge is compared with"),
+];
+
 /// To compile the guest kernel, beside [`COMPILER`].
 pub(crate) const KERNEL_BUILD: &[Package] = &[
     Package {

@@ -35,7 +35,7 @@ const TESTED: &[Tested] = &[
         "xtask/src/dist.rs",
         r#".args(["build", "--profile", "guest", "#,
     ),
-    entry("cargo xtask bench", CI, "bench::measure("),
+    entry("cargo xtask bench fledge", CI, "bench::measure("),
     entry("cargo xtask ci", ".ci/run", "exec cargo xtask ci"),
     entry("cargo xtask ci <stage>", CI, r#"["ci", "tidy"]"#),
     entry("cargo xtask dist", CI, "dist::run()"),
