@@ -15,6 +15,8 @@ pub(crate) enum Example {
     Hello,
     /// The Caddy web server, which is fetched.
     Caddy,
+    /// Busybox's web server in a container image.
+    Httpd,
 }
 
 /// What the examples need beside their folders.
@@ -33,6 +35,7 @@ impl Example {
         match self {
             Self::Hello => "hello",
             Self::Caddy => "caddy",
+            Self::Httpd => "httpd",
         }
     }
 
@@ -41,6 +44,7 @@ impl Example {
         let (program, busybox) = match self {
             Self::Hello => (dist.join("hello"), None),
             Self::Caddy => (caddy::binary()?, Some(caddy::busybox()?)),
+            Self::Httpd => (caddy::busybox()?, None),
         };
         Ok(Ingredients {
             dist: dist.to_path_buf(),
@@ -58,7 +62,11 @@ impl Ingredients {
         copy(&workspace::root().join("examples").join(name), folder)?;
         let payload = folder.join("payload");
         fs::create_dir_all(&payload)?;
-        fs::copy(&self.program, payload.join(name))?;
+        let program = match self.example {
+            Example::Hello | Example::Caddy => name,
+            Example::Httpd => "busybox",
+        };
+        fs::copy(&self.program, payload.join(program))?;
         Ok(())
     }
 

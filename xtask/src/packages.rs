@@ -41,6 +41,12 @@ pub(crate) const BENCH: &[Package] = &[
     command("erofs-utils", "mkfs.erofs", "what fledge is compared with"),
 ];
 
+/// To build everything twice in other surroundings.
+pub(crate) const REPRO: &[Package] = &[
+    command("faketime", "faketime", "building at another time"),
+    command("buildah", "buildah", "building an image from a Dockerfile"),
+];
+
 /// To compile the guest kernel, beside [`COMPILER`].
 pub(crate) const KERNEL_BUILD: &[Package] = &[
     Package {

@@ -1,5 +1,8 @@
-//! `cargo xtask repro`: the same example, built by two users in two folders with other umasks, time zones and file times,
-//! is the same file to the last bit. That the five programs themselves are reproducible is not claimed.
+//! `cargo xtask repro`: every strategy and format, built by two users in two folders with other umasks, time zones, clocks, file
+//! times and numbers of processors, gives the same files to the last bit. That the five programs themselves are reproducible is not
+//! claimed.
+
+mod cases;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -9,15 +12,16 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
 
-use crate::examples::{Example, Ingredients};
 use crate::tally::Tally;
 use crate::{digest_file, dist, packages, printer, process};
+use cases::{Case, Common};
 
 /// The user and the group `nobody` of Debian; any that own nothing would do.
 const NOBODY: u32 = 65_534;
-const ARTIFACT: &str = "plugin.cpio.gz";
 /// When the files of the second build were changed last: decades before those of the first.
 const OLD: Duration = Duration::from_secs(1_000_000_000);
+/// How far ahead the clock of the second build is.
+const CLOCK: &str = "+3650d";
 
 /// How one of the two builds differs from the other.
 struct Surroundings {
@@ -25,6 +29,8 @@ struct Surroundings {
     /// In octal, for the shell.
     umask: &'static str,
     time_zone: &'static str,
+    /// Whether there is one processor only, and another time.
+    odd: bool,
     /// The user that builds, if it is another one than ours.
     user: Option<u32>,
 }
@@ -37,88 +43,106 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Builds both examples twice and compares.
+/// Builds every case twice and compares.
 ///
 /// # Errors
 /// When two builds differ, or one fails.
 pub(crate) fn check(tally: &mut Tally) -> Result<()> {
-    let dist = dist::build()?;
-    if !packages::is_root() {
-        tally.skip(
-            "the build by a second user",
-            "only root can act as another user; both builds are by this one",
-        );
-    }
-    for example in [Example::Hello, Example::Caddy] {
-        match example.ingredients(&dist) {
-            Ok(ingredients) => {
-                let digest = compare(&ingredients)?;
-                printer::result(&format!("{}: sha256:{digest} twice", example.name()));
-                tally.passed += 1;
-            }
-            Err(error) => tally.skip(
-                &format!("two builds of examples/{}", example.name()),
-                &format!("what it is built from cannot be had: {error:#}"),
-            ),
-        }
-    }
-    Ok(())
-}
-
-/// Returns the digest that both builds have.
-fn compare(ingredients: &Ingredients) -> Result<String> {
+    packages::ensure(packages::REPRO)?;
     let work = tempfile::Builder::new()
         .prefix("volant-repro-")
         .permissions(std::fs::Permissions::from_mode(0o755))
         .tempdir()
         .context("No working directory")?;
+    let common = Common::prepare(&dist::build()?, work.path())?;
+    if !packages::is_root() {
+        tally.skip(
+            "the builds by a second user",
+            "only root can act as another user; both builds are by this one",
+        );
+    }
+    for case in Case::ALL {
+        let folder = work.path().join(case.name);
+        match case.unavailable(&common) {
+            Some(why) => tally.skip(&format!("two builds of {}", case.name), &why),
+            None => match compare(&case, &common, &folder) {
+                Ok(digest) => {
+                    printer::result(&format!("{}: sha256:{digest} twice", case.name));
+                    tally.passed += 1;
+                }
+                Err(error) => {
+                    return Err(
+                        error.context(format!("its files are in `{}`", work.keep().display()))
+                    );
+                }
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Returns the digest that both artifacts have; the files beside them are compared too.
+fn compare(case: &Case, common: &Common, folder: &Path) -> Result<String> {
     let builds = [
         Surroundings {
-            folder: work.path().join("one"),
+            folder: folder.join("one"),
             umask: "022",
             time_zone: "UTC",
+            odd: false,
             user: None,
         },
         Surroundings {
-            folder: work.path().join("another/and deeper"),
+            folder: folder.join("another/and deeper"),
             umask: "077",
             time_zone: "Pacific/Kiritimati",
-            user: packages::is_root().then_some(NOBODY),
+            odd: true,
+            user: (packages::is_root() && case.by_any_user).then_some(NOBODY),
         },
     ];
-    let mut digests = Vec::new();
+    let mut results = Vec::new();
     for surroundings in &builds {
-        let artifact = surroundings.build(ingredients)?;
-        digests.push(digest_file::sha256_hex(&artifact)?);
+        results.push(surroundings.build(case, common)?);
     }
-    if digests.windows(2).any(|pair| pair.first() != pair.last()) {
-        bail!(
-            "Two builds of examples/{} differ; they are kept in `{}`",
-            ingredients.example.name(),
-            work.keep().display()
-        );
+    let [one, another] = results.as_slice() else {
+        bail!("Two builds gave {} results", results.len());
+    };
+    for (left, right) in one.iter().zip(another) {
+        if left != right {
+            bail!(
+                "Two builds of {} differ in `{}`: {} and {}",
+                case.name,
+                left.0,
+                left.1,
+                right.1
+            );
+        }
     }
-    digests.pop().context("Nothing was built")
+    anyhow::ensure!(
+        one.len() == another.len(),
+        "Two builds of {} made other files",
+        case.name
+    );
+    let artifact = one.iter().find(|(name, _)| name == cases::ARTIFACT);
+    Ok(artifact.context("Nothing was built")?.1.clone())
 }
 
 impl Surroundings {
-    fn build(&self, ingredients: &Ingredients) -> Result<PathBuf> {
-        let example = self.folder.join("example");
-        ingredients.lay_out(&example)?;
+    /// Returns the names and digests of what was built.
+    fn build(&self, case: &Case, common: &Common) -> Result<Vec<(String, String)>> {
+        let project = self.folder.join("project");
+        common.lay_out(case, &project)?;
         // fledge takes the agent beside itself, and another user may not reach our target folder.
         let tools = self.folder.join("bin");
         fs::create_dir_all(&tools)?;
-        for program in ["fledge", "kestrel"] {
-            fs::copy(ingredients.dist.join(program), tools.join(program))?;
-        }
-        let mut words = ingredients.build_arguments();
-        if let Some(busybox) = &ingredients.busybox {
-            let copy = tools.join("busybox");
-            fs::copy(busybox, &copy)?;
-            let original = busybox.display().to_string();
-            for word in words.iter_mut().filter(|word| **word == original) {
-                *word = copy.display().to_string();
-            }
+        for program in [
+            common.dist.join("fledge"),
+            common.dist.join("kestrel"),
+            common.busybox.clone(),
+        ] {
+            fs::copy(
+                &program,
+                tools.join(program.file_name().unwrap_or_default()),
+            )?;
         }
         if let Some(user) = self.user {
             hand_over(&self.folder, user)?;
@@ -126,15 +150,35 @@ impl Surroundings {
         let mut command = self.shell();
         command
             .arg(format!("umask {} && exec \"$@\"", self.umask))
-            .arg("sh")
+            .arg("sh");
+        if self.odd {
+            command.args(["taskset", "--cpu-list", "0", "faketime", "-f", CLOCK]);
+        }
+        command
             .arg(tools.join("fledge"))
-            .args(&words)
-            .current_dir(&example)
+            .args(case.arguments)
+            .args(["--output", cases::ARTIFACT])
+            .current_dir(&project)
             .env("HOME", &self.folder)
             .env("TZ", self.time_zone)
+            // What measures how long something takes must not jump.
+            .env("DONT_FAKE_MONOTONIC", "1")
             .env_remove("SOURCE_DATE_EPOCH");
-        process::captured(&mut command).context("fledge could not build the example")?;
-        Ok(example.join(ARTIFACT))
+        if case.with_busybox {
+            command.arg("--busybox").arg(tools.join("busybox"));
+        }
+        process::captured(&mut command)
+            .with_context(|| format!("fledge could not build {}", case.name))?;
+        let mut built = Vec::new();
+        for entry in fs::read_dir(&project)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(cases::ARTIFACT) {
+                built.push((name, digest_file::sha256_hex(&entry.path())?));
+            }
+        }
+        built.sort();
+        Ok(built)
     }
 
     /// A shell of the user that builds, without its script.
@@ -157,7 +201,10 @@ impl Surroundings {
 
 /// Gives a folder with all that is in it to a user, with other times and without rights for anybody else.
 fn hand_over(path: &Path, user: u32) -> Result<()> {
-    let metadata = fs::metadata(path)?;
+    let metadata = fs::symlink_metadata(path)?;
+    if metadata.is_symlink() {
+        return Ok(());
+    }
     if metadata.is_dir() {
         for entry in fs::read_dir(path)? {
             hand_over(&entry?.path(), user)?;
@@ -196,6 +243,7 @@ mod tests {
             folder: PathBuf::from("/"),
             umask: "077",
             time_zone: "UTC",
+            odd: false,
             user,
         };
         assert_eq!(surroundings(None).shell().get_program(), "sh");
