@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use common::build_spec::{AgentSource, BuildSpec, Download, GuestPath, Init, ReleaseVersion};
+use common::build_spec::{
+    AgentSource, BuildSpec, Compression, Download, GuestPath, Init, Output, ReleaseVersion,
+};
 use common::digest::Digest;
 
 /// Where the image's own programs come from, if not from where the build spec says.
@@ -66,6 +68,11 @@ pub struct Plan {
     pub mappings: Vec<Mapping>,
 }
 
+/// The one output that is built so far.
+const PLAIN_OUTPUT: Output = Output::Initramfs {
+    compression: Compression::Gzip,
+};
+
 /// Flags that contradict the build spec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -74,6 +81,9 @@ pub enum PlanError {
         "`--agent` has no meaning with an init of your own (`init.path` or `init.none` in the build spec)"
     )]
     AgentUnused,
+    /// The spec asks for what is not built yet.
+    #[error("Building {0} is not supported by this version of fledge")]
+    Unsupported(&'static str),
 }
 
 /// Plans a build. Paths in the spec are taken from `directory`, where it lies; those in `overrides` are used as they are.
@@ -81,6 +91,15 @@ pub enum PlanError {
 /// # Errors
 /// Where the overrides contradict the spec.
 pub fn plan(spec: &BuildSpec, overrides: &Overrides, directory: &Path) -> Result<Plan, PlanError> {
+    let unsupported = match spec {
+        BuildSpec { base: Some(_), .. } => Some("from an image or a Dockerfile"),
+        BuildSpec { fetches, .. } if !fetches.is_empty() => Some("with `[[fetch]]`"),
+        BuildSpec { output, .. } if *output != PLAIN_OUTPUT => Some("this format"),
+        BuildSpec { .. } => None,
+    };
+    if let Some(what) = unsupported {
+        return Err(PlanError::Unsupported(what));
+    }
     let host = |path: &PathBuf| FileSource::Host {
         path: path.clone(),
         checksum: None,

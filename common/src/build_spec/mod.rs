@@ -1,10 +1,14 @@
 //! The build spec: a parsed `fledge.toml`, which says what goes into an artifact. Reads and checks text only; no file is opened.
 //!
-//! Keys are those of the Go system. Unknown keys are refused, because a misspelt one would silently build something else. What this
-//! version cannot build (`oci_rootfs`, images, Dockerfiles) is refused in a plain sentence.
+//! Keys are those of the Go system, and a few more. Unknown keys are refused, because a misspelt one would silently build something
+//! else.
 
+mod document;
+mod fetch;
 mod guest_path;
+mod output;
 mod raw;
+mod rules;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -13,7 +17,15 @@ use std::collections::BTreeMap;
 
 use crate::digest::Digest;
 
+use document::{Document, Findings};
+
+pub use document::{Place, Problem, Problems};
+pub use fetch::{Download, Fetch, InvalidMember, Member};
 pub use guest_path::{GuestPath, InvalidGuestPath, MAX_GUEST_PATH_BYTES};
+pub use output::{
+    Compression, DEFAULT_SQUASHFS_LEVEL, Filesystem, FilesystemKind, MAX_COMPRESSION_LEVEL,
+    MAX_SIZE_BUFFER_MB, MAX_WRITABLE_MB, Output,
+};
 pub use template::{ManifestTemplate, TemplateError};
 
 /// The largest `fledge.toml` or `manifest.toml` that is read, in bytes. Real ones have a few hundred.
@@ -27,15 +39,43 @@ pub const DEFAULT_BUSYBOX_URL: &str =
 pub const DEFAULT_BUSYBOX_SHA256: &str =
     "6e123e7f3202a8c1e9b1f94d8941580a25135382b99e8d3e34fb858bba311348";
 
-/// A `fledge.toml` of strategy `initramfs` that has passed every check.
+/// A `fledge.toml` that has passed every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildSpec {
-    /// What becomes `/init`, PID 1 of the guest.
+    /// What becomes `/init`, PID 1 of the guest; of a root file system always the agent.
     pub init: Init,
-    /// The busybox that goes to `/bin/busybox`; without it the image has no shell.
+    /// The files that all others are laid over; a root file system has one always.
+    pub base: Option<Base>,
+    /// The busybox that goes to `/bin/busybox`; without it an initramfs has no shell.
     pub busybox: Option<Download>,
     /// Which files and directories of the host go where, by host path as written.
     pub mappings: BTreeMap<String, GuestPath>,
+    /// Which files are downloaded, and where they go.
+    pub fetches: Vec<Fetch>,
+    /// What all this becomes.
+    pub output: Output,
+}
+
+/// The files that all others are laid over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// Those of a container image, by its reference as written.
+    Image(String),
+    /// Those of an image that is built first.
+    Dockerfile(Dockerfile),
+}
+
+/// How an image is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// The Dockerfile; a path relative to the directory of `fledge.toml`.
+    pub path: String,
+    /// The directory that its `COPY` sees, likewise; that of the Dockerfile if not given.
+    pub context: Option<String>,
+    /// The stage to build; the last one if not given.
+    pub target: Option<String>,
+    /// Values of its `ARG`s.
+    pub build_args: BTreeMap<String, String>,
 }
 
 /// What becomes `/init`.
@@ -79,15 +119,6 @@ pub enum ReleaseVersion {
     Tag(String),
 }
 
-/// A file to download, and what it must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Download {
-    /// An `http://` or `https://` URL.
-    pub url: String,
-    /// Its SHA-256.
-    pub checksum: Digest,
-}
-
 /// A `fledge.toml` that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BuildSpecError {
@@ -97,20 +128,31 @@ pub enum BuildSpecError {
         /// How large it is.
         found_bytes: usize,
     },
-    /// It is not TOML, or a key or value is not known; the text shows the line and marks the place.
+    /// Something in it is wrong.
     #[error("{0}")]
-    Syntax(String),
-    /// Keys contradict each other or one is missing; a plain sentence.
-    #[error("{0}")]
-    Rule(String),
+    Invalid(Problems),
 }
 
 impl BuildSpec {
     /// Reads and checks the text of a `fledge.toml`.
     ///
     /// # Errors
-    /// The first problem, with line and column where there is one place to point at.
+    /// All problems at once, with line and column where there is one place to point at.
     pub fn parse(text: &str) -> Result<Self, BuildSpecError> {
-        raw::parse(text)
+        if text.len() > MAX_SPEC_BYTES {
+            return Err(BuildSpecError::TooLarge {
+                found_bytes: text.len(),
+            });
+        }
+        let document = Document::parse(text).map_err(BuildSpecError::Invalid)?;
+        let mut found = Findings::default();
+        let raw = document.read::<raw::Raw>(&mut found);
+        let spec = raw.and_then(|raw| rules::spec(raw, &mut found));
+        spec.ok_or_else(|| BuildSpecError::Invalid(document.locate(found)))
     }
+}
+
+/// At most 80 characters of what a user wrote, escaped: it goes to terminals.
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
 }

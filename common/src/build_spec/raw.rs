@@ -1,337 +1,176 @@
-//! `fledge.toml` as it arrives, and the rules that make a [`BuildSpec`] of it.
+//! `fledge.toml` as it arrives: which keys there are and of which types. What they must fulfil together is in `rules`.
+//!
+//! Every key is optional here, so that one missing does not hide what else is wrong.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use super::{
-    AgentSource, BuildSpec, BuildSpecError, DEFAULT_BUSYBOX_SHA256, DEFAULT_BUSYBOX_URL, Download,
-    GuestPath, Init, MAX_SPEC_BYTES, ReleaseVersion,
-};
-use crate::digest::Digest;
+use super::GuestPath;
 
-/// What decides how the rest is read: looked at first, so that a spec of another strategy is told so, whatever else it holds.
-#[derive(Deserialize)]
-struct Head {
-    #[serde(rename = "version")]
-    _version: Version,
-    strategy: Strategy,
+/// A build spec.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    /// The version of this format: `1`.
+    pub(super) version: Option<Version>,
+    /// What is built.
+    pub(super) strategy: Option<Strategy>,
+    /// How the initramfs is compressed; `gzip` if not given.
+    pub(super) compression: Option<Compression>,
+    /// Where the agent comes from; the one of the latest release if not given.
+    pub(super) agent: Option<Agent>,
+    /// PID 1, if it is not the agent.
+    pub(super) init: Init,
+    /// What the files of the build spec are laid over.
+    pub(super) source: Source,
+    /// The image of the root file system.
+    pub(super) filesystem: Option<Filesystem>,
+    /// Files and directories of this machine, and where they go.
+    pub(super) mappings: BTreeMap<String, GuestPath>,
+    /// Files to download, and where they go.
+    pub(super) fetch: Vec<Fetch>,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct Version;
-
-impl TryFrom<String> for Version {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text == "1" {
-            Ok(Self)
-        } else {
-            Err(format!(
-                "`{}` is not a version of the build spec: use \"1\"",
-                shown(&text)
-            ))
-        }
-    }
+/// The version of the format.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) enum Version {
+    /// The only one.
+    #[serde(rename = "1")]
+    One,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-enum Strategy {
+/// What is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Strategy {
+    /// An archive that the kernel unpacks into memory at each boot.
     Initramfs,
+    /// An image of a root file system, from a container image or a Dockerfile.
     OciRootfs,
 }
 
-impl TryFrom<String> for Strategy {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "initramfs" => Ok(Self::Initramfs),
-            "oci_rootfs" => Ok(Self::OciRootfs),
-            other => Err(format!(
-                "`{}` is not a strategy: use \"initramfs\"",
-                shown(other)
-            )),
-        }
-    }
+/// How an initramfs is compressed.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Compression {
+    /// Every kernel reads it.
+    Gzip,
+    /// Unpacks several times faster.
+    Zstd,
+    /// The largest file, and the fastest boot.
+    None,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    #[serde(rename = "version")]
-    _version: IgnoredAny,
-    #[serde(rename = "strategy")]
-    _strategy: IgnoredAny,
-    agent: Option<RawAgent>,
-    #[serde(default)]
-    init: RawInit,
-    #[serde(default)]
-    source: RawSource,
-    filesystem: Option<IgnoredAny>,
-    #[serde(default)]
-    mappings: BTreeMap<String, GuestPath>,
+/// Where the agent comes from.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Agent {
+    /// What kind of place it is.
+    pub(super) source_strategy: Option<AgentStrategy>,
+    /// `latest` or a tag such as `v0.1.0`; for `release`.
+    pub(super) version: Option<String>,
+    /// A file, relative to this one; for `local`.
+    pub(super) path: Option<String>,
+    /// Where it is downloaded from; for `http`.
+    pub(super) url: Option<String>,
+    /// Its SHA-256; for `http` it must be there.
+    pub(super) checksum: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAgent {
-    source_strategy: AgentStrategy,
-    #[serde(default)]
-    version: String,
-    #[serde(default)]
-    path: String,
-    #[serde(default)]
-    url: String,
-    #[serde(default)]
-    checksum: OptionalDigest,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AgentStrategy {
+/// What kind of place the agent comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AgentStrategy {
+    /// The one beside fledge, else that of a release of Volant.
     Release,
+    /// A file of this machine.
     Local,
+    /// A download.
     Http,
 }
 
-impl AgentStrategy {
-    const ALL: [(&'static str, Self); 3] = [
-        ("release", Self::Release),
-        ("local", Self::Local),
-        ("http", Self::Http),
-    ];
-}
-
-impl<'de> Deserialize<'de> for AgentStrategy {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let known = Self::ALL.iter().find(|(name, _)| *name == text);
-        known.map(|&(_, strategy)| strategy).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{}` is not a source of the agent: use \"release\", \"local\" or \"http\"",
-                shown(&text)
-            ))
-        })
-    }
-}
-
-/// A checksum that may be empty, as the Go system allowed.
-#[derive(Default, Deserialize)]
-#[serde(try_from = "String")]
-struct OptionalDigest(Option<Digest>);
-
-impl TryFrom<String> for OptionalDigest {
-    type Error = crate::digest::InvalidDigest;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        if text.trim().is_empty() {
-            return Ok(Self(None));
-        }
-        text.parse().map(|digest| Self(Some(digest)))
-    }
-}
-
-#[derive(Default, Deserialize)]
+/// PID 1, if it is not the agent.
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct RawInit {
-    path: String,
-    none: bool,
+pub(super) struct Init {
+    /// A program of this machine that becomes `/init`.
+    pub(super) path: Option<String>,
+    /// No init at all: a mapping brings `/init`.
+    pub(super) none: bool,
 }
 
-#[derive(Default, Deserialize)]
+/// What the files of the build spec are laid over.
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct RawSource {
-    busybox_url: String,
-    busybox_sha256: OptionalDigest,
-    image: Option<IgnoredAny>,
-    dockerfile: Option<IgnoredAny>,
-    context: Option<IgnoredAny>,
-    target: Option<IgnoredAny>,
-    build_args: Option<IgnoredAny>,
+pub(super) struct Source {
+    /// The files of this container image, such as `nginx:alpine`.
+    pub(super) image: Option<String>,
+    /// The files of the image that this Dockerfile makes.
+    pub(super) dockerfile: Option<String>,
+    /// The directory that the Dockerfile's `COPY` sees; its own if not given.
+    pub(super) context: Option<String>,
+    /// The Dockerfile's stage to build; the last one if not given.
+    pub(super) target: Option<String>,
+    /// Values of the Dockerfile's `ARG`s.
+    pub(super) build_args: Option<BTreeMap<String, String>>,
+    /// Where the shell and its tools are downloaded from.
+    pub(super) busybox_url: Option<String>,
+    /// The SHA-256 of the busybox.
+    pub(super) busybox_sha256: Option<String>,
 }
 
-pub(super) fn parse(text: &str) -> Result<BuildSpec, BuildSpecError> {
-    if text.len() > MAX_SPEC_BYTES {
-        return Err(BuildSpecError::TooLarge {
-            found_bytes: text.len(),
-        });
-    }
-    let head: Head = toml::from_str(text).map_err(|error| syntax(&error))?;
-    match head.strategy {
-        Strategy::Initramfs => {}
-        Strategy::OciRootfs => {
-            return rule(
-                "Strategy `oci_rootfs` is not supported by this version of fledge: use \"initramfs\"",
-            );
-        }
-    }
-    let raw: Raw = toml::from_str(text).map_err(|error| syntax(&error))?;
-    if raw.filesystem.is_some() {
-        return rule(
-            "`[filesystem]` belongs to strategy `oci_rootfs`: an initramfs has no file system of its own",
-        );
-    }
-    for (source, mapping) in &raw.mappings {
-        if source.trim().is_empty() || source.contains('\0') {
-            return rule(format!("The mapping to `{mapping}` has no host path"));
-        }
-    }
-    Ok(BuildSpec {
-        init: init(&raw.init, raw.agent)?,
-        busybox: busybox(&raw.source)?,
-        mappings: raw.mappings,
-    })
+/// The image of the root file system.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Filesystem {
+    /// Its format; `erofs` if not given.
+    #[serde(rename = "type")]
+    pub(super) kind: Option<FilesystemType>,
+    /// From 1, fast, to 22, small; 0 for 15. For squashfs.
+    pub(super) compression_level: Option<u32>,
+    /// The size of the layer that a VM writes to, such as `512M` or `1G`.
+    pub(super) overlay_size: Option<String>,
+    /// The same in MiB.
+    pub(super) writable_mb: Option<u32>,
+    /// Whether what a VM writes is kept in its memory only.
+    pub(super) ephemeral: bool,
+    /// Room left free in MiB, 0 for a share of the contents. For ext4.
+    pub(super) size_buffer_mb: Option<u32>,
+    /// Whether the image's blocks are allocated at once. For ext4.
+    pub(super) preallocate: Option<bool>,
 }
 
-fn init(init: &RawInit, agent: Option<RawAgent>) -> Result<Init, BuildSpecError> {
-    let custom = match (init.none, init.path.trim()) {
-        (true, "") => Init::None,
-        (true, _) => return rule("`init.none` and `init.path` exclude each other: keep one"),
-        (false, "") => return agent_source(agent).map(Init::Agent),
-        (false, path) => Init::Custom(path.to_owned()),
-    };
-    if agent.is_some() {
-        return rule(
-            "`[agent]` has no meaning with an init of your own (`init.path` or `init.none`): remove one of the two",
-        );
-    }
-    Ok(custom)
+/// The format of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FilesystemType {
+    /// Read-only and compressed.
+    Erofs,
+    /// What Linux writes to elsewhere.
+    Ext4,
+    /// Read-only and compressed.
+    Squashfs,
+    /// Known from the Go system, and refused.
+    Xfs,
+    /// Known from the Go system, and refused.
+    Btrfs,
 }
 
-fn agent_source(agent: Option<RawAgent>) -> Result<AgentSource, BuildSpecError> {
-    let Some(agent) = agent else {
-        return Ok(AgentSource::Release {
-            version: ReleaseVersion::Latest,
-            checksum: None,
-        });
-    };
-    let strategy = AgentStrategy::ALL
-        .iter()
-        .find(|(_, strategy)| *strategy == agent.source_strategy)
-        .map_or("", |(name, _)| name);
-    for (key, value, owner) in [
-        ("version", &agent.version, AgentStrategy::Release),
-        ("path", &agent.path, AgentStrategy::Local),
-        ("url", &agent.url, AgentStrategy::Http),
-    ] {
-        let given = !value.trim().is_empty();
-        if given && owner != agent.source_strategy {
-            return rule(format!(
-                "`agent.{key}` has no meaning with source_strategy \"{strategy}\""
-            ));
-        }
-        if !given && owner == agent.source_strategy {
-            return rule(format!(
-                "Source_strategy \"{strategy}\" needs `agent.{key}`"
-            ));
-        }
-    }
-    let checksum = agent.checksum.0;
-    match agent.source_strategy {
-        AgentStrategy::Release => Ok(AgentSource::Release {
-            version: release_version(agent.version.trim())?,
-            checksum,
-        }),
-        AgentStrategy::Local => Ok(AgentSource::Local {
-            path: agent.path,
-            checksum,
-        }),
-        AgentStrategy::Http => {
-            let Some(checksum) = checksum else {
-                return rule(
-                    "Source_strategy \"http\" needs `agent.checksum`: the agent is PID 1, so it must be the one you mean",
-                );
-            };
-            Ok(AgentSource::Http(Download {
-                url: http_url("agent.url", &agent.url)?,
-                checksum,
-            }))
-        }
-    }
-}
-
-/// A tag ends up in a URL: only what tags are made of is let through.
-fn release_version(text: &str) -> Result<ReleaseVersion, BuildSpecError> {
-    if text == "latest" {
-        return Ok(ReleaseVersion::Latest);
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_+".contains(c);
-    if text.chars().all(plain) && !text.contains("..") && text.len() <= 64 {
-        return Ok(ReleaseVersion::Tag(text.to_owned()));
-    }
-    rule(format!(
-        "`{}` is not a release: use \"latest\" or a tag such as \"v0.1.0\"",
-        shown(text)
-    ))
-}
-
-fn busybox(source: &RawSource) -> Result<Option<Download>, BuildSpecError> {
-    for (key, given) in [
-        ("image", source.image.is_some()),
-        ("dockerfile", source.dockerfile.is_some()),
-        ("context", source.context.is_some()),
-        ("target", source.target.is_some()),
-        ("build_args", source.build_args.is_some()),
-    ] {
-        if given {
-            return rule(format!(
-                "`source.{key}`: building from an image or a Dockerfile is not supported by this version of fledge"
-            ));
-        }
-    }
-    let url = source.busybox_url.trim();
-    match (url, source.busybox_sha256.0) {
-        ("", None) => Ok(None),
-        ("", Some(_)) => {
-            rule("`source.busybox_sha256` without `source.busybox_url`: there is nothing to check")
-        }
-        (url, Some(checksum)) => Ok(Some(Download {
-            url: http_url("source.busybox_url", url)?,
-            checksum,
-        })),
-        (DEFAULT_BUSYBOX_URL, None) => {
-            Ok(DEFAULT_BUSYBOX_SHA256
-                .parse()
-                .ok()
-                .map(|checksum| Download {
-                    url: url.to_owned(),
-                    checksum,
-                }))
-        }
-        (_, None) => rule(
-            "`source.busybox_url` needs `source.busybox_sha256`: without it anything could arrive",
-        ),
-    }
-}
-
-fn http_url(key: &str, url: &str) -> Result<String, BuildSpecError> {
-    let url = url.trim();
-    let rest = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("http://"));
-    let bad = |c: char| c.is_whitespace() || c.is_control();
-    if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/') || rest.contains(bad)) {
-        return rule(format!(
-            "`{key}` is `{}`: use an https:// or http:// URL",
-            shown(url)
-        ));
-    }
-    Ok(url.to_owned())
-}
-
-fn rule<T>(sentence: impl Into<String>) -> Result<T, BuildSpecError> {
-    Err(BuildSpecError::Rule(sentence.into()))
-}
-
-fn syntax(error: &toml::de::Error) -> BuildSpecError {
-    BuildSpecError::Syntax(error.to_string().trim_end().to_owned())
-}
-
-/// At most 80 characters of what a user wrote, escaped: it goes to terminals.
-fn shown(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_debug).collect()
+/// A file to download, and where it goes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Fetch {
+    /// Where it can be had.
+    pub(super) url: Option<String>,
+    /// Where it can be had, in the order in which they are tried.
+    pub(super) urls: Option<Vec<String>>,
+    /// Its SHA-256.
+    pub(super) sha256: Option<String>,
+    /// The file of the archive to take; with `/` at its end, what is in that directory.
+    pub(super) member: Option<String>,
+    /// Where it goes in the guest.
+    pub(super) path: Option<GuestPath>,
+    /// Its permissions in octal digits, such as `0755`.
+    pub(super) mode: Option<String>,
 }

@@ -140,7 +140,7 @@ fn what_is_wrong_is_said_in_a_sentence() {
         ),
         (
             "[agent]\nsource_strategy = \"magic\"",
-            "`magic` is not a source of the agent",
+            "`magic` is not a `source_strategy`: use \"release\", \"local\" or \"http\"",
         ),
         (
             "[source]\nbusybox_url = \"https://h/b\"",
@@ -159,10 +159,6 @@ fn what_is_wrong_is_said_in_a_sentence() {
             "is not a SHA-256 checksum",
         ),
         (
-            "[source]\nimage = \"nginx\"",
-            "from an image or a Dockerfile is not supported",
-        ),
-        (
             "[filesystem]\ntype = \"ext4\"",
             "belongs to strategy `oci_rootfs`",
         ),
@@ -172,8 +168,14 @@ fn what_is_wrong_is_said_in_a_sentence() {
             "must not contain `..`",
         ),
         ("[mappings]\n\"\" = \"/a\"", "has no host path"),
-        ("[mappins]\n\"a\" = \"/a\"", "unknown field `mappins`"),
-        ("surprise = 1", "unknown field `surprise`"),
+        (
+            "[mappins]\n\"a\" = \"/a\"",
+            "Unknown key `mappins`: did you mean `mappings`?",
+        ),
+        (
+            "surprise = 1",
+            "Unknown key `surprise`: known here are `version`",
+        ),
     ];
     for (rest, expected) in table {
         let message = parse(rest).unwrap_err().to_string();
@@ -182,21 +184,17 @@ fn what_is_wrong_is_said_in_a_sentence() {
 }
 
 #[test]
-fn version_and_strategy_are_looked_at_first() {
+fn version_and_strategy_are_needed() {
     let table = [
-        ("strategy = \"initramfs\"", "missing field `version`"),
-        ("version = \"1\"", "missing field `strategy`"),
+        ("strategy = \"initramfs\"", "The key `version` is missing"),
+        ("version = \"1\"", "The key `strategy` is missing"),
         (
             "version = \"2\"\nstrategy = \"initramfs\"",
-            "`2` is not a version",
+            "`2` is not a `version`: use \"1\"",
         ),
         (
             "version = \"1\"\nstrategy = \"magic\"",
-            "`magic` is not a strategy",
-        ),
-        (
-            "version = \"1\"\nstrategy = \"oci_rootfs\"\n[source]\nimage = \"nginx:alpine\"\n[filesystem]\ntype = \"ext4\"",
-            "Strategy `oci_rootfs` is not supported by this version",
+            "`magic` is not a `strategy`",
         ),
     ];
     for (text, expected) in table {
@@ -207,16 +205,23 @@ fn version_and_strategy_are_looked_at_first() {
 
 #[test]
 fn mistakes_are_shown_with_line_and_caret() {
-    for rest in [
-        "[mappings]\n\"a\" = \"b\"",
-        "[mappings]\n\"a\" = ",
-        "[agent]\nsource_strategy = \"x\"",
+    for (rest, expected) in [
+        (
+            "[mappings]\n\"a\" = \"b\"",
+            "4:7: `b` is not a path in the guest: it must be absolute, beginning with `/`\n  |\n4 | \"a\" = \"b\"\n  |       ^^^",
+        ),
+        ("[mappings]\n\"a\" = ", "4:"),
+        (
+            "[agent]\nversion = \"latest\"\nsource_strategy = \"http\"",
+            "4:1: `agent.version` has no meaning with source_strategy \"http\"\n  |\n4 | version = \"latest\"\n  | ^^^^^^^",
+        ),
+        (
+            "[agent]\nsource_strategy = \"http\"",
+            "3:2: Source_strategy \"http\" needs `agent.url`\n  |\n3 | [agent]\n  |  ^^^^^",
+        ),
     ] {
         let message = parse(rest).unwrap_err().to_string();
-        assert!(
-            message.contains("line 4") && message.contains('^'),
-            "{message}"
-        );
+        assert!(message.contains(expected), "{message}");
     }
 }
 

@@ -37,15 +37,15 @@ fn missing_files_are_named() {
 #[test]
 fn bad_specs_are_refused() {
     let table = [
-        ("", "missing field `version`"),
-        ("version = ", "line 1"),
+        ("", "The key `version` is missing"),
+        ("version = ", "1:"),
         (
             "version = \"1\"\nstrategy = \"magic\"",
-            "`magic` is not a strategy",
+            "`magic` is not a `strategy`",
         ),
         (
             "version = \"1\"\nstrategy = \"oci_rootfs\"",
-            "is not supported by this version",
+            "needs `source.image` or `source.dockerfile`",
         ),
         (
             &SPEC.replace("\"/usr/bin/app\"", "\"usr/bin/app\""),
@@ -55,7 +55,10 @@ fn bad_specs_are_refused() {
             &SPEC.replace("\"/usr/bin/app\"", "\"/usr/../bin/app\""),
             "it must not contain `..`",
         ),
-        (&SPEC.replace("[agent]", "[agnet]"), "unknown field `agnet`"),
+        (
+            &SPEC.replace("[agent]", "[agnet]"),
+            "Unknown key `agnet`: did you mean `agent`?",
+        ),
         (
             &format!("{SPEC}[init]\nnone = true"),
             "has no meaning with an init of your own",

@@ -1,0 +1,87 @@
+//! What was found wrong, by place in the document. Lines and columns come later.
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) pointer: String,
+    pub(super) mark: Mark,
+    pub(super) sentence: String,
+}
+
+/// What of a member is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// That it is there, or that something is missing in it.
+    Key,
+    /// Its value.
+    Value,
+}
+
+/// Everything that was found wrong, at most once for each place.
+#[derive(Debug, Clone, Default)]
+pub(in crate::build_spec) struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Notes that the key at `pointer` should not be there.
+    pub(in crate::build_spec) fn key(&mut self, pointer: &str, sentence: impl Into<String>) {
+        self.add(pointer, Mark::Key, sentence.into());
+    }
+
+    /// Notes that there should be a key at `pointer`.
+    pub(in crate::build_spec) fn missing(&mut self, pointer: &str, sentence: impl Into<String>) {
+        self.add(pointer, Mark::Key, sentence.into());
+    }
+
+    /// Notes that the value at `pointer` is wrong.
+    pub(in crate::build_spec) fn value(&mut self, pointer: &str, sentence: impl Into<String>) {
+        self.add(pointer, Mark::Value, sentence.into());
+    }
+
+    /// Whether nothing is wrong.
+    pub(in crate::build_spec) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Finding> {
+        self.0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn has(&self, pointer: &str) -> bool {
+        self.0.iter().any(|finding| finding.pointer == pointer)
+    }
+
+    /// Takes over what was found elsewhere.
+    pub(super) fn push(&mut self, finding: Finding) {
+        self.add(&finding.pointer, finding.mark, finding.sentence);
+    }
+
+    /// What was said of a place first stands: a value of the wrong type is not also missing.
+    fn add(&mut self, pointer: &str, mark: Mark, sentence: String) {
+        if !self.has(pointer) {
+            self.0.push(Finding {
+                pointer: pointer.to_owned(),
+                mark,
+                sentence,
+            });
+        }
+    }
+}
+
+/// The JSON pointer that leads through these keys.
+pub(in crate::build_spec) fn pointer(keys: &[&str]) -> String {
+    keys.iter().fold(String::new(), |pointer, key| {
+        format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
+    })
+}
+
+/// The keys that a JSON pointer leads through.
+pub(super) fn steps(pointer: &str) -> impl Iterator<Item = String> {
+    pointer
+        .split('/')
+        .skip(1)
+        .map(|step| step.replace("~1", "/").replace("~0", "~"))
+}
