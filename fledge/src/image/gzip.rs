@@ -10,42 +10,32 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use flate2::Crc;
 
 use super::deflate::{Position, WINDOW_BYTES, compress_piece};
+use super::parallel::{Queue, in_order};
 
 /// How much is compressed in one piece, in bytes. Part of the format: another size makes other bytes. Smaller pieces cost size at
-/// their borders, larger ones leave threads idle at the end.
+/// their borders, larger ones leave threads idle at the end. One takes about 2.5 MiB of memory while it is under way.
 const PIECE_BYTES: usize = 1024 * 1024;
-
-/// Pieces in flight for each thread: enough that none waits, and a bound on memory (about 2.5 MiB each).
-const PIECES_PER_THREAD: usize = 3;
-
-/// More threads than this wait for the reader and the writer, which are one each.
-const MAX_THREADS: usize = 32;
 
 /// Magic, method DEFLATE, no flags, no time, no extra flags, written on Unix.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 
-/// A piece on its way to a worker, and where its result goes.
+/// A piece on its way to a worker.
+#[derive(Debug)]
 struct Job {
     /// The dictionary and the piece.
     data: Vec<u8>,
     dictionary_bytes: usize,
     position: Position,
-    result: SyncSender<Vec<u8>>,
 }
 
 /// Takes what is to be compressed, and hands it to the workers in pieces.
 #[derive(Debug)]
 pub struct Input {
-    jobs: SyncSender<Job>,
-    /// The results in order: their receivers are queued before they are ready.
-    results: SyncSender<Receiver<Vec<u8>>>,
+    queue: Queue<Job, Vec<u8>>,
     piece: Vec<u8>,
     dictionary_bytes: usize,
     crc: Crc,
@@ -64,77 +54,33 @@ where
     W: Write + Send,
     E: From<io::Error>,
 {
-    let threads = threads.get().min(MAX_THREADS);
-    let (jobs, job_queue) = sync_channel::<Job>(threads);
-    let (results, result_queue) = sync_channel(threads * PIECES_PER_THREAD);
-    let job_queue = Mutex::new(job_queue);
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| work(&job_queue)))
-            .collect();
-        let collector = scope.spawn(move || -> io::Result<W> {
-            out.write_all(&HEADER)?;
-            collect(&mut out, result_queue)?;
-            Ok(out)
-        });
-        let mut input = Input::new(jobs, results);
-        let produced = produce(&mut input);
+    out.write_all(&HEADER)?;
+    let collect = |compressed: Vec<u8>| out.write_all(&compressed);
+    let trailer = in_order(threads, compress_job, collect, |queue| {
+        let mut input = Input::new(queue);
         // Without the end, the collector sees a stream that stops; with an error nobody looks at it.
-        let trailer = match produced {
-            Ok(()) => Ok(input.finish()),
-            Err(error) => {
-                drop(input);
-                Err(error)
-            }
-        };
-        for worker in workers {
-            join(worker.join());
-        }
-        // An output that fails stops the input too: its error is the cause, so it goes first.
-        let mut out = join(collector.join())?;
-        out.write_all(&trailer?)?;
-        Ok(out)
-    })
+        produce(&mut input)?;
+        Ok::<_, E>(input.finish())
+    })?;
+    out.write_all(&trailer)?;
+    Ok(out)
 }
 
-/// Passes a panic of a thread on.
-fn join<T>(result: thread::Result<T>) -> T {
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn work(queue: &Mutex<Receiver<Job>>) {
-    loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else {
-            return;
-        };
-        let mut compressed = Vec::with_capacity(job.data.len() / 2);
-        compress_piece(
-            &job.data,
-            job.dictionary_bytes,
-            job.position,
-            &mut compressed,
-        );
-        // Nobody waits for it once the output has failed.
-        drop(job.result.send(compressed));
-    }
-}
-
-fn collect(out: &mut impl Write, results: Receiver<Receiver<Vec<u8>>>) -> io::Result<()> {
-    for result in results {
-        let compressed = result
-            .recv()
-            .map_err(|_| io::Error::other("A compression thread ended early"))?;
-        out.write_all(&compressed)?;
-    }
-    Ok(())
+fn compress_job(job: Job) -> Vec<u8> {
+    let mut compressed = Vec::with_capacity(job.data.len() / 2);
+    compress_piece(
+        &job.data,
+        job.dictionary_bytes,
+        job.position,
+        &mut compressed,
+    );
+    compressed
 }
 
 impl Input {
-    fn new(jobs: SyncSender<Job>, results: SyncSender<Receiver<Vec<u8>>>) -> Self {
+    fn new(queue: Queue<Job, Vec<u8>>) -> Self {
         Self {
-            jobs,
-            results,
+            queue,
             piece: Vec::with_capacity(WINDOW_BYTES + PIECE_BYTES),
             dictionary_bytes: 0,
             crc: Crc::new(),
@@ -146,16 +92,11 @@ impl Input {
         let mut next = Vec::with_capacity(WINDOW_BYTES + PIECE_BYTES);
         next.extend_from_slice(&self.piece[self.piece.len().saturating_sub(WINDOW_BYTES)..]);
         let next_dictionary_bytes = next.len();
-        let (result, receiver) = sync_channel(1);
-        let job = Job {
+        self.queue.push(Job {
             data: std::mem::replace(&mut self.piece, next),
             dictionary_bytes: std::mem::replace(&mut self.dictionary_bytes, next_dictionary_bytes),
             position,
-            result,
-        };
-        let stopped = || io::Error::new(io::ErrorKind::BrokenPipe, "The output has failed");
-        self.results.send(receiver).map_err(|_| stopped())?;
-        self.jobs.send(job).map_err(|_| stopped())
+        })
     }
 
     /// Sends the rest as the last piece, and returns checksum and size as they end the member (RFC 1952 §2.3.1).

@@ -6,6 +6,8 @@ pub mod elf;
 pub mod gzip;
 pub mod hashed;
 pub mod initramfs;
+mod parallel;
+pub mod squashfs;
 mod write_error;
 
 pub use write_error::WriteError;
