@@ -7,8 +7,11 @@ use common::error_chain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::commands;
 use crate::commands::build::{self, BuildArgs, BuildError};
+use crate::commands::keygen::KeygenArgs;
+use crate::commands::sign::SignArgs;
+use crate::commands::verify::VerifyArgs;
+use crate::commands::{self, Failure};
 use crate::ui::{Ui, Verbosity};
 
 /// Builds bootable Volant plugins.
@@ -25,7 +28,10 @@ const EXAMPLES: &str = "\
 Examples:
   fledge build                                build ./fledge.toml into ./plugin.cpio.gz
   fledge build --manifest manifest/web.json   and write its manifest beside it
-  fledge build --help                         all flags";
+  fledge build --help                         all flags
+  fledge keygen                               make fledge.key and fledge.pub
+  fledge sign plugin.cpio.gz -s fledge.key    write plugin.cpio.gz.minisig
+  fledge verify plugin.cpio.gz -p fledge.pub  check it, and the manifest beside it";
 
 #[derive(Debug, Args)]
 struct OutputArgs {
@@ -51,6 +57,12 @@ impl OutputArgs {
 enum Command {
     /// Build an artifact from a fledge.toml
     Build(BuildArgs),
+    /// Make a key pair for signatures
+    Keygen(KeygenArgs),
+    /// Sign an artifact
+    Sign(SignArgs),
+    /// Check an artifact's signature and checksum
+    Verify(VerifyArgs),
     /// Print the version
     Version,
 }
@@ -67,12 +79,26 @@ pub fn run() -> ExitCode {
                 error.exit_code()
             }
         },
+        Command::Keygen(args) => ended(commands::keygen::run(args, &ui), &ui),
+        Command::Sign(args) => ended(commands::sign::run(args, &ui), &ui),
+        Command::Verify(args) => ended(commands::verify::run(args, &ui), &ui),
         Command::Version => {
             commands::version::run(&ui);
             common::exit_code::ExitCode::Success
         }
     };
     code.into()
+}
+
+/// Says why a command failed, and how the program ends.
+fn ended<E: Failure>(result: Result<(), E>, ui: &Ui) -> common::exit_code::ExitCode {
+    match result {
+        Ok(()) => common::exit_code::ExitCode::Success,
+        Err(error) => {
+            ui.error(&error, &error_chain::causes(&error), &error.hints());
+            error.exit_code()
+        }
+    }
 }
 
 fn build(args: BuildArgs, ui: &Ui) -> Result<(), BuildError> {

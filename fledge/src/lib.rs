@@ -4,6 +4,7 @@
 //! networks or terminals, so that volantd can use them too. Nothing here needs root or another program.
 
 pub mod image;
+pub mod signature;
 pub mod tree;
 
 #[cfg(feature = "cli")]

@@ -1,4 +1,22 @@
 //! One module for each command.
 
 pub mod build;
+pub mod keygen;
+mod password;
+pub mod sign;
+mod small_file;
+pub mod verify;
 pub mod version;
+
+use common::exit_code::ExitCode;
+
+/// How a command that fails ends.
+pub trait Failure: std::error::Error + 'static {
+    /// The exit code of the program.
+    fn exit_code(&self) -> ExitCode;
+
+    /// What can be done about it.
+    fn hints(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -5,4 +5,5 @@ mod bad_input;
 mod build;
 mod download;
 mod reproducible;
+mod signatures;
 mod workspace;
