@@ -159,7 +159,7 @@ pub fn build(request: &Request<'_>) -> Result<Cmdline, CmdlineError> {
     }
     let mut public = manifest.clone();
     public.workload.env = BTreeMap::new();
-    public.initramfs.url = without_credentials(&public.initramfs.url);
+    public.set_artifact_url(without_credentials(manifest.artifact().url));
     let with_manifest = format!("{line} {KEY_MANIFEST}={}", encode_manifest(&public));
     if with_manifest.len() <= MAX_CMDLINE_BYTES {
         Ok(Cmdline {
@@ -322,7 +322,7 @@ mod tests {
     fn the_manifest_vector_is_read() {
         let manifest = manifest();
         assert_eq!(manifest.name.as_str(), "x");
-        assert_eq!(manifest.initramfs.url, "/x.cpio.gz");
+        assert_eq!(manifest.artifact().url, "/x.cpio.gz");
         assert_eq!(manifest.workload.entrypoint, ["/x"]);
         assert_eq!(manifest.labels["volant.plugin"], "x");
         assert_eq!(manifest.resources.memory_mb, 128);
@@ -416,7 +416,7 @@ mod tests {
         ];
         for (url, expected) in table {
             let mut manifest = manifest();
-            manifest.initramfs.url = url.to_owned();
+            manifest.set_artifact_url(url.to_owned());
             let cmdline = build(&Request {
                 ip: &ip(),
                 extra: "",
@@ -425,7 +425,7 @@ mod tests {
             })
             .unwrap();
             let read = decode_manifest(&parse(&cmdline.line)[KEY_MANIFEST]).unwrap();
-            assert_eq!(read.initramfs.url, expected);
+            assert_eq!(read.artifact().url, expected);
         }
     }
 

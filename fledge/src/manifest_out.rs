@@ -56,7 +56,7 @@ mod tests {
             Some(Digest::of(b"")),
         )
         .unwrap();
-        assert_eq!(manifest.initramfs.url, "p.cpio.gz");
+        assert_eq!(manifest.artifact().url, "p.cpio.gz");
         assert_eq!(
             Manifest::from_json(manifest.to_json_pretty().as_bytes()).unwrap(),
             manifest

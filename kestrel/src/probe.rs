@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::agent::HealthState;
 use common::error_chain::Chain;
-use common::manifest::{BaseUrl, DEFAULT_HEALTH_TIMEOUT_MS, Manifest, WorkloadKind};
+use common::manifest::{BaseUrl, DEFAULT_HEALTH_TIMEOUT_MS, HealthCheck, Manifest, WorkloadKind};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::header::{HOST, USER_AGENT};
@@ -62,11 +62,15 @@ impl Probe {
         let workload = &manifest.workload;
         let base = workload.base();
         let check = match (&manifest.health_check, &base, workload.kind) {
-            (Some(check), Some(base), _) => {
-                let path = format!("{}{}", base.path, check.endpoint);
-                Check::Answers(base.clone(), path)
-            }
-            (None, Some(base), WorkloadKind::Http) => Check::Accepts(base.clone()),
+            (
+                Some(HealthCheck {
+                    endpoint: Some(endpoint),
+                    ..
+                }),
+                Some(base),
+                _,
+            ) => Check::Answers(base.clone(), format!("{}{endpoint}", base.path)),
+            (_, Some(base), WorkloadKind::Http) => Check::Accepts(base.clone()),
             _ => Check::Runs,
         };
         let timeout_ms = manifest

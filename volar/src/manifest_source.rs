@@ -140,16 +140,17 @@ async fn fetch(url: &str) -> Result<Vec<u8>, SourceError> {
 
 fn check(json: &[u8], base: &str, daemon: Daemon) -> Result<Manifest, ManifestError> {
     let mut manifest = Manifest::from_json(json)?;
-    let written = std::mem::take(&mut manifest.initramfs.url);
-    manifest.initramfs.url = resolve(&written, base);
-    let pointer = "/initramfs/url";
-    let source = Source::parse(&manifest.initramfs.url)
-        .map_err(|error| ManifestError::one(pointer, error.to_string()))?;
+    let artifact = manifest.artifact();
+    let pointer = artifact.kind.pointer("url");
+    let url = resolve(artifact.url, base);
+    manifest.set_artifact_url(url.clone());
+    let source =
+        Source::parse(&url).map_err(|error| ManifestError::one(&pointer, error.to_string()))?;
     if let (Source::File(path), Daemon::Local) = (&source, daemon)
         && is_missing(path)
     {
         let detail = format!("There is no file `{}`", path.display());
-        return Err(ManifestError::one(pointer, detail));
+        return Err(ManifestError::one(&pointer, detail));
     }
     Ok(manifest)
 }
@@ -171,8 +172,9 @@ mod tests {
         let url = |base| {
             check(MANIFEST.as_bytes(), base, Daemon::Remote)
                 .unwrap()
-                .initramfs
+                .artifact()
                 .url
+                .to_owned()
         };
         assert_eq!(url("/srv/caddy"), "/srv/caddy/p.gz");
         assert_eq!(url("https://h/a/caddy.json"), "https://h/a/p.gz");

@@ -64,7 +64,7 @@ pub struct InstalledPlugin {
 /// An artifact of a plugin in the store; `GET /api/v1/plugins/{plugin}/artifacts` lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactInfo {
-    /// What it is to the plugin: `initramfs`.
+    /// What it is to the plugin: `initramfs` or `rootfs`.
     pub kind: String,
     /// Its digest.
     pub digest: Digest,

@@ -299,9 +299,12 @@ fn a_template_becomes_a_manifest() {
     );
     assert_eq!(manifest.workload.env["GREETING"], "hi");
     assert_eq!(manifest.health_check.as_ref().unwrap().timeout_ms, 5000);
-    assert_eq!(manifest.initramfs.url, "plugin.cpio.gz");
-    assert_eq!(manifest.initramfs.checksum, Some(Digest::of(b"")));
-    assert_eq!(manifest.initramfs.format.as_deref(), Some("cpio.gz"));
+    assert_eq!(manifest.artifact().url, "plugin.cpio.gz");
+    assert_eq!(manifest.artifact().checksum, Some(Digest::of(b"")));
+    assert_eq!(
+        manifest.initramfs.as_ref().unwrap().format.as_deref(),
+        Some("cpio.gz")
+    );
     assert_eq!(manifest.resources.memory_mb, 128);
 }
 
@@ -313,8 +316,8 @@ fn a_json_manifest_keeps_all_but_its_artifact() {
         .unwrap()
         .manifest("new.gz", None)
         .unwrap();
-    assert_eq!(manifest.initramfs.url, "new.gz");
-    assert_eq!(manifest.initramfs.checksum, None);
+    assert_eq!(manifest.artifact().url, "new.gz");
+    assert_eq!(manifest.artifact().checksum, None);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::validate::{FieldProblem, ManifestError, check};
 use super::{
     Action, Artifact, Console, DEFAULT_CPU_CORES, DEFAULT_HEALTH_TIMEOUT_MS, DEFAULT_MEMORY_MIB,
-    DEFAULT_STOP_GRACE_MS, HealthCheck, MAX_MANIFEST_BYTES, Manifest, Resources, RestartPolicy,
-    Workload, WorkloadKind,
+    DEFAULT_STOP_GRACE_MS, Expose, HealthCheck, MAX_MANIFEST_BYTES, Manifest, Network, Protocol,
+    Resources, RestartPolicy, Rootfs, RootfsFormat, StopSignal, Workload, WorkloadKind,
 };
 use crate::digest::Digest;
 use crate::name::Name;
@@ -24,7 +24,7 @@ pub(super) struct Raw {
     runtime: String,
     enabled: Option<bool>,
     initramfs: Option<RawArtifact>,
-    pub(super) rootfs: Option<RawArtifact>,
+    rootfs: Option<RawArtifact>,
     pub(super) disks: Vec<Value>,
     resources: RawResources,
     actions: BTreeMap<String, Action>,
@@ -41,10 +41,12 @@ pub(super) struct Raw {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct RawArtifact {
-    pub(super) url: String,
+struct RawArtifact {
+    url: String,
     checksum: String,
     format: Option<String>,
+    ephemeral: bool,
+    writable_mb: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,13 +60,24 @@ struct RawResources {
 #[serde(default)]
 struct RawHealthCheck {
     endpoint: String,
+    command: Vec<String>,
     timeout_ms: u64,
+    interval_ms: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RawNetwork {
     pub(super) mode: String,
+    pub(super) expose: Vec<RawExpose>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawExpose {
+    port: u16,
+    protocol: String,
+    pub(super) host_port: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -83,6 +96,8 @@ struct RawWorkload {
     args: Vec<String>,
     env: BTreeMap<String, String>,
     workdir: String,
+    user: String,
+    stop_signal: Option<StopSignal>,
     restart: RestartPolicy,
     stop_grace_ms: Option<u64>,
 }
@@ -153,9 +168,10 @@ impl TryFrom<Raw> for Manifest {
         let name = raw.name.trim().parse::<Name>().map_err(|error| {
             problems.push(FieldProblem::new("/name", error.to_string()));
         });
-        let initramfs = artifact(raw.initramfs, raw.rootfs.as_ref(), &mut problems);
+        let (initramfs, rootfs) = artifacts(raw.initramfs, raw.rootfs, &mut problems);
+        let network = network(raw.network.as_ref(), &mut problems);
         let workload = workload(raw.workload, raw.env, &mut problems);
-        let (Ok(name), Some(initramfs), Some(workload)) = (name, initramfs, workload) else {
+        let (Ok(name), Some(workload)) = (name, workload) else {
             return Err(ManifestError { problems });
         };
         let runtime = non_empty(&raw.runtime).unwrap_or_else(|| name.to_string());
@@ -164,6 +180,7 @@ impl TryFrom<Raw> for Manifest {
             version: raw.version.trim().to_owned(),
             runtime,
             initramfs,
+            rootfs,
             resources: Resources {
                 cpu_cores: raw.resources.cpu_cores.unwrap_or(DEFAULT_CPU_CORES),
                 memory_mb: raw.resources.memory_mb.unwrap_or(DEFAULT_MEMORY_MIB),
@@ -171,6 +188,7 @@ impl TryFrom<Raw> for Manifest {
             actions: raw.actions,
             health_check: raw.health_check.as_ref().and_then(health_check),
             workload,
+            network,
             console: raw.console,
             enabled: raw.enabled.unwrap_or(true),
             openapi: raw.openapi.as_deref().and_then(non_empty),
@@ -191,47 +209,112 @@ fn non_empty(text: &str) -> Option<String> {
     (!trimmed.is_empty()).then(|| trimmed.to_owned())
 }
 
-fn artifact(
-    raw: Option<RawArtifact>,
-    rootfs: Option<&RawArtifact>,
+/// The one artifact that the manifest names. The Go system wrote the other one too, with an empty `url`.
+fn artifacts(
+    initramfs: Option<RawArtifact>,
+    rootfs: Option<RawArtifact>,
     problems: &mut Vec<FieldProblem>,
-) -> Option<Artifact> {
-    let Some(raw) = raw.filter(|raw| !raw.url.trim().is_empty()) else {
-        let detail = if rootfs.is_some_and(|rootfs| !rootfs.url.is_empty()) {
-            "This version of Volant boots plugins with an `initramfs`; this one has only a `rootfs`"
-        } else {
-            "The manifest names no `initramfs.url` to boot"
-        };
-        problems.push(FieldProblem::new("/initramfs/url", detail));
-        return None;
-    };
-    let checksum = match non_empty(&raw.checksum)
-        .map(|text| text.parse::<Digest>())
-        .transpose()
-    {
-        Ok(checksum) => checksum,
+) -> (Option<Artifact>, Option<Rootfs>) {
+    let named = |raw: &RawArtifact| !raw.url.trim().is_empty();
+    match (initramfs.filter(named), rootfs.filter(named)) {
+        (None, None) => {
+            let detail =
+                "The manifest names nothing to boot: give it an `initramfs.url` or a `rootfs.url`";
+            problems.push(FieldProblem::new("/initramfs/url", detail));
+            (None, None)
+        }
+        (Some(_), Some(_)) => {
+            let detail = "The manifest names an `initramfs` and a `rootfs`; a plugin boots exactly one of them";
+            problems.push(FieldProblem::new("/rootfs/url", detail));
+            (None, None)
+        }
+        (Some(raw), None) => {
+            let initramfs = Artifact {
+                url: raw.url.trim().to_owned(),
+                checksum: checksum(&raw.checksum, "/initramfs/checksum", problems),
+                format: raw.format.as_deref().and_then(non_empty),
+            };
+            (Some(initramfs), None)
+        }
+        (None, Some(raw)) => {
+            let rootfs = Rootfs {
+                url: raw.url.trim().to_owned(),
+                checksum: checksum(&raw.checksum, "/rootfs/checksum", problems),
+                format: rootfs_format(raw.format.as_deref().unwrap_or_default(), problems),
+                ephemeral: raw.ephemeral,
+                writable_mb: raw.writable_mb,
+            };
+            (None, Some(rootfs))
+        }
+    }
+}
+
+fn checksum(text: &str, pointer: &str, problems: &mut Vec<FieldProblem>) -> Option<Digest> {
+    match non_empty(text)?.parse() {
+        Ok(digest) => Some(digest),
         Err(error) => {
-            problems.push(FieldProblem::new("/initramfs/checksum", error.to_string()));
+            problems.push(FieldProblem::new(pointer, format!("{error}")));
             None
         }
-    };
-    Some(Artifact {
-        url: raw.url.trim().to_owned(),
-        checksum,
-        format: raw.format.as_deref().and_then(non_empty),
-    })
+    }
+}
+
+/// `raw` says how the disk is stored, as the Go system understood the member, and nothing about the file system on it.
+fn rootfs_format(text: &str, problems: &mut Vec<FieldProblem>) -> Option<RootfsFormat> {
+    let text = text.trim().to_ascii_lowercase();
+    if matches!(text.as_str(), "" | "raw") {
+        return None;
+    }
+    let known = RootfsFormat::ALL
+        .into_iter()
+        .find(|format| format.as_str() == text);
+    if known.is_none() {
+        let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+        let detail = format!(
+            "`{shown}` is not a root file system that Volant boots: use `erofs`, `ext4` or `squashfs`"
+        );
+        problems.push(FieldProblem::new("/rootfs/format", detail));
+    }
+    known
+}
+
+fn network(raw: Option<&RawNetwork>, problems: &mut Vec<FieldProblem>) -> Network {
+    let mut network = Network::default();
+    for (index, raw) in raw.into_iter().flat_map(|raw| &raw.expose).enumerate() {
+        let protocol = match raw.protocol.trim().to_ascii_lowercase().as_str() {
+            "" | "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            other => {
+                let shown: String = other
+                    .chars()
+                    .take(40)
+                    .flat_map(char::escape_debug)
+                    .collect();
+                let detail = format!("`{shown}` is not a protocol: use `tcp` or `udp`");
+                let pointer = format!("/network/expose/{index}/protocol");
+                problems.push(FieldProblem::new(pointer, detail));
+                continue;
+            }
+        };
+        let port = raw.port;
+        network.expose.push(Expose { port, protocol });
+    }
+    network
 }
 
 fn health_check(raw: &RawHealthCheck) -> Option<HealthCheck> {
-    let endpoint = non_empty(&raw.endpoint)?;
-    let timeout_ms = if raw.timeout_ms == 0 {
-        DEFAULT_HEALTH_TIMEOUT_MS
-    } else {
-        raw.timeout_ms
-    };
+    let endpoint = non_empty(&raw.endpoint);
+    let command = (!raw.command.is_empty()).then(|| raw.command.clone());
+    if endpoint.is_none() && command.is_none() {
+        return None;
+    }
     Some(HealthCheck {
         endpoint,
-        timeout_ms,
+        command,
+        timeout_ms: Some(raw.timeout_ms)
+            .filter(|timeout_ms| *timeout_ms > 0)
+            .unwrap_or(DEFAULT_HEALTH_TIMEOUT_MS),
+        interval_ms: raw.interval_ms.filter(|interval_ms| *interval_ms > 0),
     })
 }
 
@@ -281,6 +364,8 @@ fn workload(
         entrypoint,
         env,
         workdir: non_empty(&raw.workdir),
+        user: non_empty(&raw.user),
+        stop_signal: raw.stop_signal,
         restart: raw.restart,
         stop_grace_ms: raw.stop_grace_ms.unwrap_or(DEFAULT_STOP_GRACE_MS),
     })

@@ -3,8 +3,10 @@
 //! Both dialects of the Go system are read: the published one (`entrypoint` a list, `env` in `workload`) and the one that its
 //! fledge wrote (`entrypoint` a string with `args`, `env` at the top). One dialect is written. Unknown members are ignored, as there.
 
+mod artifact;
 mod dialect;
 mod source;
+mod stop_signal;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -13,10 +15,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
 use crate::name::Name;
 
+pub use artifact::{
+    Artifact, ArtifactKind, ArtifactRef, MAX_WRITABLE_MB, MIN_WRITABLE_MB, Rootfs, RootfsFormat,
+};
 pub use source::{InvalidSource, Source, resolve};
+pub use stop_signal::{InvalidStopSignal, StopSignal};
 pub use validate::{FieldProblem, ManifestError};
 
 /// The largest manifest that is read, in bytes. The kernel command line bounds useful ones far below this.
@@ -31,7 +36,7 @@ pub const DEFAULT_MEMORY_MIB: u32 = 256;
 /// How long the first health probe may take to succeed when the manifest does not say, in milliseconds.
 pub const DEFAULT_HEALTH_TIMEOUT_MS: u64 = 10_000;
 
-/// How long a workload may take to end after SIGTERM when the manifest does not say, in milliseconds.
+/// How long a workload may take to end after its stop signal when the manifest does not say, in milliseconds.
 pub const DEFAULT_STOP_GRACE_MS: u64 = 10_000;
 
 /// A plugin as its author describes it. Values of this type have passed every check: see [`Manifest::from_json`].
@@ -46,8 +51,12 @@ pub struct Manifest {
     pub version: String,
     /// What kind of service it is; the plugin's name if not given.
     pub runtime: String,
-    /// The initramfs that the VM boots.
-    pub initramfs: Artifact,
+    /// The initramfs that the VM boots. Exactly one of this and [`rootfs`](Self::rootfs) is there: see [`Manifest::artifact`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initramfs: Option<Artifact>,
+    /// The root file system that the VM boots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Rootfs>,
     /// What a VM gets unless asked otherwise.
     pub resources: Resources,
     /// Named HTTP calls into the workload.
@@ -58,6 +67,9 @@ pub struct Manifest {
     pub health_check: Option<HealthCheck>,
     /// The process to run.
     pub workload: Workload,
+    /// What the workload offers on the network.
+    #[serde(skip_serializing_if = "Network::is_empty")]
+    pub network: Network,
     /// The console's behaviour.
     #[serde(skip_serializing_if = "Console::is_default")]
     pub console: Console,
@@ -69,19 +81,6 @@ pub struct Manifest {
     /// Free labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-}
-
-/// Where a file of the plugin is, and what it must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifact {
-    /// `http(s)://`, `file://` or an absolute path; in a manifest file also a path relative to it.
-    pub url: String,
-    /// The SHA-256 that the file must have. Without it the artifact is unpinned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checksum: Option<Digest>,
-    /// The format's name as its builder wrote it, such as `cpio.gz`. Information only: the content decides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<String>,
 }
 
 /// CPU and memory of a VM.
@@ -111,10 +110,63 @@ pub struct Action {
 /// How readiness is found out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// The path below the workload's `base_url` that answers 2xx when it is healthy.
-    pub endpoint: String,
+    /// The path below the workload's `base_url` that answers 2xx when it is healthy. Exactly one of this and `command` is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Program and arguments, run in the guest as the workload's user, that end with exit code 0 when it is healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
     /// How long the first success may take before the VM is called unhealthy, in milliseconds.
     pub timeout_ms: u64,
+    /// The longest wait between two probes until the first success, in milliseconds, for a check that costs much; a quarter of
+    /// a second without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
+}
+
+/// What the workload offers on the network. Information: every port of a guest is reachable at its own address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The ports that it serves.
+    #[serde(default)]
+    pub expose: Vec<Expose>,
+}
+
+impl Network {
+    fn is_empty(&self) -> bool {
+        self.expose.is_empty()
+    }
+}
+
+/// A port that the workload serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Expose {
+    /// From 1 to 65535.
+    pub port: u16,
+    /// TCP if not given.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// `tcp` or `udp`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
 }
 
 /// The process that kestrel runs and keeps running.
@@ -134,15 +186,50 @@ pub struct Workload {
     /// Working directory in the guest; `/` if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// Who runs it: `uid[:gid]` or names from the guest's /etc/passwd and /etc/group; root if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The signal that asks it to end; [`StopSignal::TERM`] if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<StopSignal>,
     /// What happens when the process ends.
     #[serde(skip_serializing_if = "RestartPolicy::is_default")]
     pub restart: RestartPolicy,
-    /// How long the process may take to end after SIGTERM, in milliseconds.
+    /// How long the process may take to end after its stop signal, in milliseconds.
     #[serde(skip_serializing_if = "is_default_stop_grace")]
     pub stop_grace_ms: u64,
 }
 
+/// A user of the guest and perhaps a group, as `workload.user` names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserName<'a> {
+    /// A number, or a name of the guest's /etc/passwd.
+    pub user: &'a str,
+    /// A number, or a name of the guest's /etc/group.
+    pub group: Option<&'a str>,
+}
+
 impl Workload {
+    /// Who runs it; root if nothing.
+    pub fn user_name(&self) -> Option<UserName<'_>> {
+        let text = self.user.as_deref()?;
+        Some(match text.split_once(':') {
+            Some((user, group)) => UserName {
+                user,
+                group: Some(group),
+            },
+            None => UserName {
+                user: text,
+                group: None,
+            },
+        })
+    }
+
+    /// The signal that asks it to end.
+    pub fn stop_signal(&self) -> StopSignal {
+        self.stop_signal.unwrap_or_default()
+    }
+
     /// The TCP port that the workload serves, from `base_url`.
     pub fn port(&self) -> Option<u16> {
         self.base_url

@@ -32,7 +32,7 @@ fn the_published_example_is_read() {
     let manifest = Manifest::from_json(CADDY.as_bytes()).unwrap();
     assert_eq!(manifest.name.as_str(), "caddy");
     assert_eq!(
-        manifest.initramfs.checksum.unwrap().to_hex()[..8],
+        manifest.artifact().checksum.unwrap().to_hex()[..8],
         *"deba6998"
     );
     assert_eq!(manifest.workload.port(), Some(80));
@@ -54,7 +54,7 @@ fn defaults_are_those_that_users_expect() {
             memory_mb: 256
         }
     );
-    assert_eq!(manifest.initramfs.checksum, None);
+    assert_eq!(manifest.artifact().checksum, None);
 }
 
 #[test]
@@ -114,14 +114,33 @@ fn each_fault_is_named_by_its_member() {
         ("/disks", json!([{"name": "data"}])),
         ("/network/mode", json!("vsock")),
         ("/actions/go/path", json!("go")),
+        ("/rootfs/url", json!("/x.erofs")),
+        ("/workload/user", json!("a b")),
+        ("/workload/user", json!("1:2:3")),
+        ("/workload/user", json!("1000:")),
+        ("/workload/user", json!("4294967295")),
+        ("/workload/stop_signal", json!("SIGNOPE")),
+        ("/workload/entrypoint", json!(["/x", "w".repeat(131_072)])),
+        ("/workload/env", json!({"A": "w".repeat(131_071)})),
+        ("/health_check/command", json!(["/x"])),
+        ("/health_check/interval_ms", json!(3_600_001)),
+        ("/network/expose/0/port", json!(0)),
+        ("/network/expose/0/port", json!(70_000)),
+        ("/network/expose/0/protocol", json!("icmp")),
+        ("/network/expose/0/host_port", json!(8080)),
     ];
     for (pointer, value) in table {
         let mut manifest = minimal();
         manifest["health_check"] = json!({"endpoint": "/"});
         manifest["actions"] = json!({"go": {"method": "GET", "path": "/go"}});
+        manifest["network"] = json!({"expose": [{"port": 80}]});
+        manifest["rootfs"] = json!({"url": ""});
         let mut place = &mut manifest;
         for key in pointer[1..].split('/') {
-            place = &mut place[key];
+            place = match key.parse::<usize>() {
+                Ok(index) => &mut place[index],
+                Err(_) => &mut place[key],
+            };
         }
         *place = value;
         let error = parse(&manifest).expect_err(pointer);
@@ -147,17 +166,130 @@ fn a_secret_never_shows_in_a_message() {
     );
 }
 
-#[test]
-fn a_rootfs_plugin_is_told_why_it_is_refused() {
+fn rootfs(member: &serde_json::Value) -> serde_json::Value {
     let mut manifest = minimal();
     manifest["initramfs"] = json!({"url": ""});
-    manifest["rootfs"] = json!({"url": "/x.img", "format": "raw"});
-    assert!(
-        parse(&manifest)
-            .unwrap_err()
-            .to_string()
-            .contains("only a `rootfs`")
+    manifest["rootfs"] = member.clone();
+    manifest
+}
+
+#[test]
+fn root_file_systems_of_both_dialects_are_read() {
+    let table = [
+        (json!({"url": "/x.img", "format": "raw"}), None),
+        (json!({"url": "file:///x.img"}), None),
+        (
+            json!({"url": "file://x.img", "format": "squashfs", "checksum": ""}),
+            Some(RootfsFormat::Squashfs),
+        ),
+        (
+            json!({"url": "https://h/x", "format": "EXT4"}),
+            Some(RootfsFormat::Ext4),
+        ),
+        (
+            json!({"url": "/x", "format": "erofs", "ephemeral": true, "writable_mb": 64}),
+            Some(RootfsFormat::Erofs),
+        ),
+    ];
+    for (member, format) in table {
+        let manifest = parse(&rootfs(&member)).unwrap();
+        assert_eq!(manifest.artifact().kind, ArtifactKind::Rootfs(format));
+        assert_eq!(manifest.artifact().url, member["url"]);
+        assert_eq!(manifest.initramfs, None);
+        assert_eq!(
+            Manifest::from_json(manifest.to_json().as_bytes()),
+            Ok(manifest)
+        );
+    }
+}
+
+#[test]
+fn root_file_systems_that_cannot_boot_are_refused() {
+    let table = [
+        (
+            json!({"url": "/x", "format": "xfs"}),
+            "/rootfs/format",
+            "`xfs` is not a root file system that Volant boots",
+        ),
+        (
+            json!({"url": "/x", "format": "btrfs"}),
+            "/rootfs/format",
+            "use `erofs`, `ext4` or `squashfs`",
+        ),
+        (
+            json!({"url": "/x", "format": "qcow2"}),
+            "/rootfs/format",
+            "`qcow2`",
+        ),
+        (
+            json!({"url": "/x", "checksum": "abc"}),
+            "/rootfs/checksum",
+            "abc",
+        ),
+        (
+            json!({"url": "/x", "writable_mb": 1}),
+            "/rootfs/writable_mb",
+            "from 16 to 1048576 MiB",
+        ),
+        (
+            json!({"url": "", "format": "erofs"}),
+            "/initramfs/url",
+            "names nothing to boot",
+        ),
+    ];
+    for (member, pointer, sentence) in table {
+        let error = parse(&rootfs(&member)).unwrap_err();
+        assert_eq!(error.problems[0].pointer, pointer, "{error}");
+        assert!(error.to_string().contains(sentence), "{error}");
+    }
+    let mut both = rootfs(&json!({"url": "/x"}));
+    both["initramfs"]["url"] = json!("/y");
+    let error = parse(&both).unwrap_err();
+    assert!(error.to_string().contains("exactly one of them"), "{error}");
+}
+
+#[test]
+fn what_an_image_says_about_its_process_is_read() {
+    let mut value = minimal();
+    value["workload"]["user"] = json!("www-data:100");
+    value["workload"]["stop_signal"] = json!("quit");
+    value["health_check"] = json!({"command": ["/bin/sh", "-c", "true"], "interval_ms": 500});
+    value["network"] = json!({"mode": "bridged", "expose": [{"port": 53, "protocol": "UDP", "host_port": 0}, {"port": 80}]});
+    let manifest = parse(&value).unwrap();
+    let user = UserName {
+        user: "www-data",
+        group: Some("100"),
+    };
+    assert_eq!(manifest.workload.user_name(), Some(user));
+    assert_eq!(manifest.workload.stop_signal().number(), 3);
+    assert_eq!(
+        parse(&minimal()).unwrap().workload.stop_signal().number(),
+        15
     );
+    let check = manifest.health_check.as_ref().unwrap();
+    assert_eq!(
+        (check.endpoint.as_deref(), check.interval_ms),
+        (None, Some(500))
+    );
+    assert_eq!(check.command.as_ref().unwrap().len(), 3);
+    let ports: Vec<(u16, Protocol)> = manifest
+        .network
+        .expose
+        .iter()
+        .map(|e| (e.port, e.protocol))
+        .collect();
+    assert_eq!(ports, [(53, Protocol::Udp), (80, Protocol::Tcp)]);
+    assert_eq!(
+        Manifest::from_json(manifest.to_json().as_bytes()),
+        Ok(manifest)
+    );
+}
+
+#[test]
+fn manifests_that_the_first_release_stored_are_read() {
+    let stored = r#"{"schema_version":"1.0","name":"web","version":"1","runtime":"web","initramfs":{"url":"/a.gz","checksum":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","format":"cpio.gz"},"resources":{"cpu_cores":1,"memory_mb":64},"health_check":{"endpoint":"/","timeout_ms":5000},"workload":{"type":"http","base_url":"http://127.0.0.1:80","entrypoint":["/x"],"stop_grace_ms":1000},"enabled":true}"#;
+    let manifest: Manifest = serde_json::from_str(stored).unwrap();
+    assert_eq!(manifest.to_json(), stored);
 }
 
 #[test]

@@ -91,11 +91,26 @@ pub(super) mod check {
     //! The checks themselves, one function for each part of a manifest.
 
     use super::{FieldProblem, parse_base_url};
-    use crate::manifest::dialect::Raw;
-    use crate::manifest::{Action, HealthCheck, Manifest, Workload, WorkloadKind};
+    use crate::manifest::dialect::{Raw, RawExpose};
+    use crate::manifest::{
+        Action, HealthCheck, MAX_WRITABLE_MB, MIN_WRITABLE_MB, Manifest, Network, Rootfs, Workload,
+        WorkloadKind,
+    };
 
     /// The longest time that a manifest may ask to wait, in milliseconds: one hour. Longer is a mistake in the unit.
     const MAX_WAIT_MS: u64 = 3_600_000;
+
+    /// The longest argument or `NAME=value` in bytes: `MAX_ARG_STRLEN` less its NUL (include/uapi/linux/binfmts.h).
+    const MAX_WORD_BYTES: usize = 131_071;
+
+    /// The most words of a command and variables of an environment: all of them pass the kernel at each start.
+    const MAX_WORDS: usize = 4096;
+
+    /// The longest name of a user and a group together: each has at most 32 characters on Linux, and `:` stands between.
+    const MAX_USER_BYTES: usize = 65;
+
+    /// The most ports that are told. More is a range that says nothing about what the workload serves.
+    const MAX_EXPOSED_PORTS: usize = 256;
 
     /// Members that this version would have to ignore. Silence would promise what does not happen.
     pub(in crate::manifest) fn unsupported(raw: &Raw) -> Vec<FieldProblem> {
@@ -130,6 +145,15 @@ pub(super) mod check {
             .unwrap_or_default();
         if !matches!(mode.as_str(), "" | "bridged" | "bridge") {
             refuse("/network/mode", "A network mode other than `bridged`");
+        }
+        let published = |expose: &RawExpose| expose.host_port.is_some_and(|port| port != 0);
+        if let Some(network) = &raw.network
+            && let Some(index) = network.expose.iter().position(published)
+        {
+            refuse(
+                &format!("/network/expose/{index}/host_port"),
+                "Publishing a port on the host (each VM is reached at its own address)",
+            );
         }
         problems
     }
@@ -171,13 +195,12 @@ pub(super) mod check {
                 "A VM needs memory",
             ));
         }
+        problems.extend(manifest.rootfs.as_ref().and_then(rootfs));
         problems.extend(workload(&manifest.workload));
-        problems.extend(
-            manifest
-                .health_check
-                .as_ref()
-                .and_then(|check| health_check(check, &manifest.workload)),
-        );
+        problems.extend(network(&manifest.network));
+        if let Some(check) = &manifest.health_check {
+            problems.extend(health_check(check, &manifest.workload));
+        }
         problems.extend(
             manifest
                 .actions
@@ -187,32 +210,106 @@ pub(super) mod check {
         problems
     }
 
-    fn workload(workload: &Workload) -> Vec<FieldProblem> {
+    fn rootfs(rootfs: &Rootfs) -> Option<FieldProblem> {
+        let size_mb = rootfs.writable_mb?;
+        (!(MIN_WRITABLE_MB..=MAX_WRITABLE_MB).contains(&size_mb)).then(|| {
+            let detail = format!(
+                "The writable layer has from {MIN_WRITABLE_MB} to {MAX_WRITABLE_MB} MiB, and not {size_mb}"
+            );
+            FieldProblem::new("/rootfs/writable_mb", detail)
+        })
+    }
+
+    fn network(network: &Network) -> Vec<FieldProblem> {
         let mut problems = Vec::new();
-        if workload
-            .entrypoint
+        if network.expose.len() > MAX_EXPOSED_PORTS {
+            let detail = format!("At most {MAX_EXPOSED_PORTS} ports can be named");
+            problems.push(FieldProblem::new("/network/expose", detail));
+        }
+        if let Some(index) = network.expose.iter().position(|expose| expose.port == 0) {
+            problems.push(FieldProblem::new(
+                format!("/network/expose/{index}/port"),
+                "A port is a number from 1 to 65535",
+            ));
+        }
+        problems
+    }
+
+    /// What would make `execve(2)` refuse a command.
+    fn command(pointer: &str, words: &[String]) -> Option<FieldProblem> {
+        let detail = if words.len() > MAX_WORDS {
+            format!("A command has at most {MAX_WORDS} words")
+        } else if words.iter().any(|word| word.contains('\0')) {
+            "A word holds a NUL character".to_owned()
+        } else if words.iter().any(|word| word.len() > MAX_WORD_BYTES) {
+            format!("A word has at most {MAX_WORD_BYTES} bytes")
+        } else {
+            return None;
+        };
+        Some(FieldProblem::new(pointer, detail))
+    }
+
+    fn is_empty_command(words: &[String]) -> bool {
+        words
             .first()
             .is_none_or(|program| program.trim().is_empty())
-        {
+    }
+
+    fn environment(workload: &Workload) -> Vec<FieldProblem> {
+        let mut problems = Vec::new();
+        let mut refuse = |detail| problems.push(FieldProblem::new("/workload/env", detail));
+        if workload.env.len() > MAX_WORDS {
+            refuse(format!("An environment has at most {MAX_WORDS} variables"));
+        }
+        for (key, value) in &workload.env {
+            // The value may be a secret: only the key is shown.
+            let shown: String = key.chars().take(80).flat_map(char::escape_debug).collect();
+            if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+                refuse(format!("`{shown}` cannot be an environment variable"));
+            } else if key.len() + value.len() >= MAX_WORD_BYTES {
+                refuse(format!(
+                    "`{shown}` is too long: name and value have at most {MAX_WORD_BYTES} bytes together"
+                ));
+            }
+        }
+        problems
+    }
+
+    fn user(workload: &Workload) -> Option<FieldProblem> {
+        let text = workload.user.as_deref()?;
+        let name = workload.user_name()?;
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_graphic() && c != ':' && c != ',')
+        };
+        // A number is an id: the last one means "no id" to the kernel (`(uid_t) -1`).
+        let is_id = |name: &str| {
+            !name.chars().all(|c| c.is_ascii_digit())
+                || name.parse::<u32>().is_ok_and(|id| id < u32::MAX)
+        };
+        let good = |name: &str| is_name(name) && is_id(name);
+        if text.len() <= MAX_USER_BYTES && good(name.user) && name.group.is_none_or(good) {
+            return None;
+        }
+        Some(FieldProblem::new(
+            "/workload/user",
+            "A user is a name or number, with a group if need be, such as `www-data`, `1000` or `1000:1000`",
+        ))
+    }
+
+    fn workload(workload: &Workload) -> Vec<FieldProblem> {
+        let mut problems = Vec::new();
+        if is_empty_command(&workload.entrypoint) {
             problems.push(FieldProblem::new(
                 "/workload/entrypoint",
                 "The workload has no `entrypoint` to run",
             ));
         }
-        if workload.entrypoint.iter().any(|word| word.contains('\0')) {
-            problems.push(FieldProblem::new(
-                "/workload/entrypoint",
-                "A word holds a NUL character",
-            ));
-        }
-        for (key, value) in &workload.env {
-            if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-                // The value may be a secret: only the key is shown.
-                let shown: String = key.chars().take(80).flat_map(char::escape_debug).collect();
-                let detail = format!("`{shown}` cannot be an environment variable");
-                problems.push(FieldProblem::new("/workload/env", detail));
-            }
-        }
+        problems.extend(command("/workload/entrypoint", &workload.entrypoint));
+        problems.extend(environment(workload));
+        problems.extend(user(workload));
         match workload.base_url.as_deref().map(parse_base_url) {
             Some(Err(detail)) => problems.push(FieldProblem::new("/workload/base_url", detail)),
             None if workload.kind == WorkloadKind::Http => {
@@ -231,34 +328,50 @@ pub(super) mod check {
                 "The working directory must be an absolute path",
             ));
         }
-        if workload.stop_grace_ms > MAX_WAIT_MS {
-            problems.push(FieldProblem::new(
-                "/workload/stop_grace_ms",
-                "More than an hour (3600000) is not allowed",
-            ));
-        }
+        problems.extend(wait(
+            "/workload/stop_grace_ms",
+            Some(workload.stop_grace_ms),
+        ));
         problems
     }
 
-    fn health_check(check: &HealthCheck, workload: &Workload) -> Option<FieldProblem> {
+    fn wait(pointer: &str, wait_ms: Option<u64>) -> Option<FieldProblem> {
+        wait_ms
+            .is_some_and(|wait_ms| wait_ms > MAX_WAIT_MS)
+            .then(|| FieldProblem::new(pointer, "More than an hour (3600000) is not allowed"))
+    }
+
+    fn health_check(check: &HealthCheck, workload: &Workload) -> Vec<FieldProblem> {
+        let mut problems = Vec::new();
+        let mut refuse = |member: &str, detail: &str| {
+            let pointer = format!("/health_check/{member}");
+            problems.push(FieldProblem::new(pointer, detail));
+        };
         let printable = |c: char| c.is_ascii_graphic();
-        if !check.endpoint.starts_with('/') || !check.endpoint.chars().all(printable) {
-            return Some(FieldProblem::new(
-                "/health_check/endpoint",
-                "The endpoint must be a path that begins with `/`",
-            ));
+        if let Some(endpoint) = &check.endpoint {
+            if !endpoint.starts_with('/') || !endpoint.chars().all(printable) {
+                refuse(
+                    "endpoint",
+                    "The endpoint must be a path that begins with `/`",
+                );
+            } else if workload.base_url.is_none() {
+                let detail = "A health endpoint needs `workload.base_url` to be probed at";
+                refuse("endpoint", detail);
+            }
         }
-        if check.timeout_ms > MAX_WAIT_MS {
-            return Some(FieldProblem::new(
-                "/health_check/timeout_ms",
-                "More than an hour (3600000) is not allowed",
-            ));
+        if let Some(words) = &check.command {
+            if check.endpoint.is_some() {
+                let detail = "A health check is an `endpoint` or a `command`, and not both";
+                refuse("command", detail);
+            }
+            if is_empty_command(words) {
+                refuse("command", "The command has no program to run");
+            }
+            problems.extend(command("/health_check/command", words));
         }
-        if workload.base_url.is_none() {
-            let detail = "A health endpoint needs `workload.base_url` to be probed at";
-            return Some(FieldProblem::new("/health_check/endpoint", detail));
-        }
-        None
+        problems.extend(wait("/health_check/timeout_ms", Some(check.timeout_ms)));
+        problems.extend(wait("/health_check/interval_ms", check.interval_ms));
+        problems
     }
 
     fn action(name: &str, action: &Action) -> Option<FieldProblem> {

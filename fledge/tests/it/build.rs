@@ -24,10 +24,13 @@ fn a_plugin_is_built_with_its_manifest() {
     );
     let manifest = workspace.manifest();
     assert_eq!(manifest.name.as_str(), "app");
-    assert_eq!(manifest.initramfs.url, "plugin.cpio.gz");
-    assert_eq!(manifest.initramfs.checksum, Some(digest));
+    assert_eq!(manifest.artifact().url, "plugin.cpio.gz");
+    assert_eq!(manifest.artifact().checksum, Some(digest));
     assert_eq!(manifest.workload.entrypoint, ["/usr/bin/app", "serve"]);
-    assert_eq!(manifest.health_check.unwrap().endpoint, "/healthz");
+    assert_eq!(
+        manifest.health_check.unwrap().endpoint.as_deref(),
+        Some("/healthz")
+    );
 }
 
 #[test]

@@ -24,9 +24,12 @@ impl Service {
         manifest: Manifest,
     ) -> Result<InstalledPlugin, ServiceError> {
         let _one = self.installing.lock().await;
-        let source = Source::parse(&manifest.initramfs.url)
-            .map_err(|error| ServiceError::field("/initramfs/url", error.to_string()))?;
-        let expected = manifest.initramfs.checksum;
+        let artifact = manifest.artifact();
+        let source = Source::parse(artifact.url).map_err(|error| {
+            ServiceError::field(&artifact.kind.pointer("url"), error.to_string())
+        })?;
+        let expected = artifact.checksum;
+        let source_url = artifact.url.to_owned();
         let plugin = manifest.name.clone();
         let on_progress = Arc::new(move |progress: Progress| {
             tracing::trace!(plugin = %plugin, received_bytes = progress.received_bytes, "fetching");
@@ -46,7 +49,7 @@ impl Service {
                 size_bytes: stored.size_bytes,
             },
             pinned: expected.is_some(),
-            source_url: manifest.initramfs.url.clone(),
+            source_url,
             manifest,
             installed_at: now,
             updated_at: now,

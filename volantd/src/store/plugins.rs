@@ -47,7 +47,7 @@ impl PluginRecord {
     /// Its artifact as clients see it.
     pub fn artifact_info(&self) -> ArtifactInfo {
         ArtifactInfo {
-            kind: "initramfs".to_owned(),
+            kind: self.manifest.artifact().kind.as_str().to_owned(),
             digest: self.artifact.digest,
             size_bytes: self.artifact.size_bytes,
             pinned: self.pinned,

@@ -1,7 +1,7 @@
 //! Plugins for people. Pure text.
 
 use common::api::{ArtifactInfo, InstalledPlugin};
-use common::manifest::{Manifest, WorkloadKind};
+use common::manifest::{HealthCheck, Manifest, Rootfs, WorkloadKind};
 
 use super::table;
 
@@ -38,10 +38,10 @@ pub fn plugin_details(manifest: &Manifest, artifacts: &[ArtifactInfo]) -> String
         WorkloadKind::Http => "http",
         WorkloadKind::Exec => "exec",
     };
-    let health = manifest.health_check.as_ref().map_or_else(
-        || "ready when its workload runs".to_owned(),
-        |check| format!("GET {} within {} ms", check.endpoint, check.timeout_ms),
-    );
+    let health_text = manifest
+        .health_check
+        .as_ref()
+        .map_or_else(|| "ready when its workload runs".to_owned(), health);
     let mut rows = vec![
         ("Name", manifest.name.to_string()),
         ("Version", manifest.version.clone()),
@@ -62,7 +62,16 @@ pub fn plugin_details(manifest: &Manifest, artifacts: &[ArtifactInfo]) -> String
     if let Some(base_url) = &workload.base_url {
         rows.push(("Serves", base_url.clone()));
     }
-    rows.push(("Health", health));
+    if !manifest.network.expose.is_empty() {
+        rows.push(("Ports", ports(manifest)));
+    }
+    if let Some(user) = &workload.user {
+        rows.push(("User", user.clone()));
+    }
+    rows.push(("Health", health_text));
+    if let Some(rootfs) = &manifest.rootfs {
+        rows.push(("Writes", writes(rootfs).to_owned()));
+    }
     for artifact in artifacts {
         let pinned = if artifact.pinned {
             "pinned"
@@ -82,6 +91,31 @@ pub fn plugin_details(manifest: &Manifest, artifacts: &[ArtifactInfo]) -> String
         ));
     }
     table::details(&rows)
+}
+
+fn health(check: &HealthCheck) -> String {
+    let what = match (&check.endpoint, &check.command) {
+        (Some(endpoint), _) => format!("GET {endpoint}"),
+        (None, command) => command.as_deref().unwrap_or_default().join(" "),
+    };
+    format!("{what} within {} ms", check.timeout_ms)
+}
+
+fn ports(manifest: &Manifest) -> String {
+    let ports = manifest.network.expose.iter();
+    let ports: Vec<String> = ports
+        .map(|expose| format!("{}/{}", expose.port, expose.protocol.as_str()))
+        .collect();
+    ports.join(", ")
+}
+
+/// What becomes of what a guest writes, unless its creator asks otherwise.
+const fn writes(rootfs: &Rootfs) -> &'static str {
+    if rootfs.ephemeral {
+        "in memory, lost when the VM stops"
+    } else {
+        "on a disk of each VM, kept until it is deleted"
+    }
 }
 
 /// What is said when a plugin is installed.

@@ -19,7 +19,7 @@ pub(in crate::commands) async fn run(
     let mut progress = context.ui.progress(manifest.name.as_str());
     progress.phase(&format!(
         "volantd fetches and verifies {}",
-        manifest.initramfs.url
+        manifest.artifact().url
     ));
     let installed = client
         .install_plugin(&manifest, args.timeout)
@@ -35,8 +35,8 @@ pub(in crate::commands) async fn run(
         })?;
     if !plugin.artifact.pinned {
         context.ui.hint(&format!(
-            "The artifact is unpinned: the manifest names no checksum. Pin it with \"checksum\": \"{}\" in `initramfs`",
-            plugin.artifact.digest
+            "The artifact is unpinned: the manifest names no checksum. Pin it with \"checksum\": \"{}\" in `{}`",
+            plugin.artifact.digest, plugin.artifact.kind
         ));
     }
     if !plugin.enabled {
