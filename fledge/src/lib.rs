@@ -20,6 +20,10 @@ pub mod manifest_out;
 #[cfg(feature = "cli")]
 pub mod plan;
 #[cfg(feature = "cli")]
+pub mod sbom;
+#[cfg(feature = "cli")]
+pub mod timestamp;
+#[cfg(feature = "cli")]
 pub mod ui;
 #[cfg(feature = "cli")]
 pub mod workload;
