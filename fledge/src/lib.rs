@@ -20,6 +20,8 @@ pub mod manifest_out;
 #[cfg(feature = "cli")]
 pub mod plan;
 #[cfg(feature = "cli")]
+pub mod provenance;
+#[cfg(feature = "cli")]
 pub mod sbom;
 #[cfg(feature = "cli")]
 pub mod timestamp;
