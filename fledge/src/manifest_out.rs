@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use common::build_spec::ManifestTemplate;
+use common::build_spec::{ManifestTemplate, Output};
 use common::digest::Digest;
 use common::manifest::{Manifest, ManifestError};
 
@@ -27,7 +27,7 @@ pub fn compose(
     checksum: Option<Digest>,
 ) -> Result<Manifest, ManifestError> {
     let name = output.file_name().unwrap_or_default().to_string_lossy();
-    template.manifest(&name, checksum)
+    template.manifest(&name, checksum, &Output::default())
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ fn text(path: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use common::build_spec::ManifestTemplate;
+    use common::build_spec::{ManifestTemplate, Output};
 
     use super::*;
     use crate::image::elf::tests::elf64;
@@ -206,7 +206,7 @@ mod tests {
         let text = format!("name = \"x\"\nversion = \"1\"\n[workload]\n{rest}");
         let manifest = ManifestTemplate::from_toml(&text)
             .unwrap()
-            .manifest("/x", None)
+            .manifest("/x", None, &Output::default())
             .unwrap();
         check(tree, &manifest.workload)
             .err()

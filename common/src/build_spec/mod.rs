@@ -24,7 +24,7 @@ pub use fetch::{Download, Fetch, InvalidMember, Member};
 pub use guest_path::{GuestPath, InvalidGuestPath, MAX_GUEST_PATH_BYTES};
 pub use output::{
     Compression, DEFAULT_SQUASHFS_LEVEL, Filesystem, FilesystemKind, MAX_COMPRESSION_LEVEL,
-    MAX_SIZE_BUFFER_MB, MAX_WRITABLE_MB, Output,
+    MAX_SIZE_BUFFER_MB, Output,
 };
 pub use template::{ManifestTemplate, TemplateError};
 
@@ -131,6 +131,17 @@ pub enum BuildSpecError {
     /// Something in it is wrong.
     #[error("{0}")]
     Invalid(Problems),
+}
+
+impl BuildSpecError {
+    /// The same error with the name of the file that has it.
+    #[must_use]
+    pub fn of_file(self, name: &str) -> Self {
+        match self {
+            Self::Invalid(problems) => Self::Invalid(problems.of_file(name)),
+            other @ Self::TooLarge { .. } => other,
+        }
+    }
 }
 
 impl BuildSpec {

@@ -6,9 +6,6 @@ pub const DEFAULT_SQUASHFS_LEVEL: u32 = 15;
 /// The highest level of compression that a build spec may ask for: that of zstd.
 pub const MAX_COMPRESSION_LEVEL: u32 = 22;
 
-/// The largest writable layer, in MiB: 16 TiB, the largest ext4 with blocks of 4 KiB and 32-bit block numbers.
-pub const MAX_WRITABLE_MB: u32 = 16 * 1024 * 1024;
-
 /// The most room that may be left free in an ext4 image, in MiB: 1 TiB. More is a mistake in the unit.
 pub const MAX_SIZE_BUFFER_MB: u32 = 1024 * 1024;
 
@@ -24,6 +21,29 @@ pub enum Output {
     Rootfs(Filesystem),
 }
 
+impl Output {
+    /// The format's name in a manifest, such as `cpio.gz` or `erofs`.
+    pub fn format(&self) -> &'static str {
+        match self {
+            Self::Initramfs { compression } => match compression {
+                Compression::Gzip => "cpio.gz",
+                Compression::Zstd => "cpio.zst",
+                Compression::None => "cpio",
+            },
+            Self::Rootfs(filesystem) => filesystem.kind.name(),
+        }
+    }
+}
+
+impl Default for Output {
+    /// What every fledge has made, and every volantd boots.
+    fn default() -> Self {
+        Self::Initramfs {
+            compression: Compression::default(),
+        }
+    }
+}
+
 /// How an initramfs is compressed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compression {
@@ -37,7 +57,7 @@ pub enum Compression {
 }
 
 /// An image of a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filesystem {
     /// Its format.
     pub kind: FilesystemKind,

@@ -254,115 +254,354 @@ fn guest_paths_are_made_plain() {
     }
 }
 
-const TEMPLATE: &str = r#"
-schema_version = "v1"
-name = "hello"
-version = "1.2.3"
-runtime = "hello"
+const ROOTFS: &str = "version = \"1\"\nstrategy = \"oci_rootfs\"\n";
 
-[resources]
-cpu_cores = 1
-memory_mb = 128
-
-[workload]
-type = "http"
-entrypoint = "/usr/bin/hello"
-args = ["--port", "80"]
-base_url = "http://127.0.0.1:80"
-restart = "on-failure"
-
-[env]
-GREETING = "hi"
-
-[network]
-mode = "bridged"
-
-[health_check]
-endpoint = "/healthz"
-timeout_ms = 5000
-
-[actions.reload]
-method = "POST"
-path = "/reload"
-"#;
-
-#[test]
-fn a_template_becomes_a_manifest() {
-    let template = ManifestTemplate::from_toml(TEMPLATE).unwrap();
-    let manifest = template
-        .manifest("plugin.cpio.gz", Some(Digest::of(b"")))
-        .unwrap();
-    assert_eq!(manifest.name.as_str(), "hello");
-    assert_eq!(
-        manifest.workload.entrypoint,
-        ["/usr/bin/hello", "--port", "80"]
-    );
-    assert_eq!(manifest.workload.env["GREETING"], "hi");
-    assert_eq!(manifest.health_check.as_ref().unwrap().timeout_ms, 5000);
-    assert_eq!(manifest.artifact().url, "plugin.cpio.gz");
-    assert_eq!(manifest.artifact().checksum, Some(Digest::of(b"")));
-    assert_eq!(
-        manifest.initramfs.as_ref().unwrap().format.as_deref(),
-        Some("cpio.gz")
-    );
-    assert_eq!(manifest.resources.memory_mb, 128);
+fn rootfs(rest: &str) -> Result<BuildSpec, BuildSpecError> {
+    BuildSpec::parse(&format!("{ROOTFS}{rest}"))
 }
 
 #[test]
-fn a_json_manifest_keeps_all_but_its_artifact() {
-    let json = br#"{"$schema": "x", "name": "x", "version": "1", "initramfs": {"url": "/old", "checksum": "bad"},
-                    "workload": {"entrypoint": ["/x"], "base_url": "http://127.0.0.1"}}"#;
-    let manifest = ManifestTemplate::from_json(json)
-        .unwrap()
-        .manifest("new.gz", None)
-        .unwrap();
-    assert_eq!(manifest.artifact().url, "new.gz");
-    assert_eq!(manifest.artifact().checksum, None);
+fn the_example_of_an_image_is_read() {
+    let spec = rootfs(
+        "[agent]\nsource_strategy = \"release\"\nversion = \"latest\"\n[source]\nimage = \"nginx:alpine\"\n[filesystem]\ntype = \"ext4\"\nsize_buffer_mb = 100\npreallocate = false",
+    )
+    .unwrap();
+    assert_eq!(spec.base, Some(Base::Image("nginx:alpine".to_owned())));
+    assert_eq!(spec.init, latest());
+    let kind = FilesystemKind::Ext4 {
+        size_buffer_mb: 100,
+        preallocate: false,
+    };
+    let filesystem = Filesystem {
+        kind,
+        ..Filesystem::default()
+    };
+    assert_eq!(spec.output, Output::Rootfs(filesystem));
+    assert_eq!(spec.output.format(), "ext4");
 }
 
 #[test]
-fn templates_without_sense_are_refused() {
-    let table = [
-        ("nam = \"x\"", "unknown field `nam`"),
-        ("[workload]\nentry = \"x\"", "unknown field `entry`"),
-        ("[resources]\ncpu_cores = -1", "line 2"),
-        ("[[network.expose]]\nport = 80", "publishing ports"),
-    ];
-    for (text, expected) in table {
-        let message = ManifestTemplate::from_toml(text).unwrap_err().to_string();
-        assert!(message.contains(expected), "{text}: {message}");
+fn dockerfiles_are_bases_of_both_strategies() {
+    let source = "[source]\ndockerfile = \"Dockerfile\"\ncontext = \"..\"\ntarget = \"run\"\nbuild_args = { A = \"1\" }";
+    let expected = Dockerfile {
+        path: "Dockerfile".to_owned(),
+        context: Some("..".to_owned()),
+        target: Some("run".to_owned()),
+        build_args: BTreeMap::from([("A".to_owned(), "1".to_owned())]),
+    };
+    for spec in [parse(source), rootfs(source)] {
+        assert_eq!(spec.unwrap().base, Some(Base::Dockerfile(expected.clone())));
     }
-    for json in ["[]", "1", "{", "{} x"] {
-        assert!(
-            ManifestTemplate::from_json(json.as_bytes()).is_err(),
-            "{json}"
+}
+
+#[test]
+fn file_systems_follow_the_rules() {
+    let table = [
+        ("", FilesystemKind::Erofs, None, false),
+        (
+            "type = \"erofs\"\noverlay_size = \"1G\"",
+            FilesystemKind::Erofs,
+            Some(1024),
+            false,
+        ),
+        (
+            "overlay_size = \"512MiB\"\nephemeral = true",
+            FilesystemKind::Erofs,
+            Some(512),
+            true,
+        ),
+        (
+            "overlay_size = \"65537K\"",
+            FilesystemKind::Erofs,
+            Some(65),
+            false,
+        ),
+        (
+            "type = \"squashfs\"\nwritable_mb = 64",
+            FilesystemKind::Squashfs {
+                compression_level: DEFAULT_SQUASHFS_LEVEL,
+            },
+            Some(64),
+            false,
+        ),
+        (
+            "type = \"squashfs\"\ncompression_level = 22",
+            FilesystemKind::Squashfs {
+                compression_level: 22,
+            },
+            None,
+            false,
+        ),
+        (
+            "type = \"ext4\"\npreallocate = true",
+            FilesystemKind::Ext4 {
+                size_buffer_mb: 0,
+                preallocate: true,
+            },
+            None,
+            false,
+        ),
+    ];
+    for (rest, kind, writable_mb, ephemeral) in table {
+        let text = format!("[source]\nimage = \"x\"\n[filesystem]\n{rest}");
+        let expected = Filesystem {
+            kind,
+            writable_mb,
+            ephemeral,
+        };
+        assert_eq!(
+            rootfs(&text).unwrap().output,
+            Output::Rootfs(expected),
+            "{rest}"
         );
     }
 }
 
 #[test]
-fn the_manifests_own_rules_hold_for_templates() {
+fn an_initramfs_is_compressed_as_told() {
+    for (text, format) in [
+        ("", "cpio.gz"),
+        ("compression = \"gzip\"", "cpio.gz"),
+        ("compression = \"zstd\"", "cpio.zst"),
+        ("compression = \"none\"", "cpio"),
+    ] {
+        assert_eq!(parse(text).unwrap().output.format(), format);
+    }
+}
+
+#[test]
+fn downloads_are_read() {
+    let spec = parse(&format!(
+        "[[fetch]]\nurl = \"https://h/a.tar.gz\"\nsha256 = \"{DIGEST}\"\nmember = \"./bin//app\"\npath = \"/usr/bin/app\"\nmode = \"0755\"\n\
+         [[fetch]]\nurls = [\"https://h/b.zip\", \"http://m/b.zip\"]\nsha256 = \"sha256:{DIGEST}\"\nmember = \"share/\"\npath = \"/usr/share\"\n\
+         [[fetch]]\nurl = \"https://h/c\"\nsha256 = \"{DIGEST}\"\nmember = \"./\"\npath = \"/c\""
+    ))
+    .unwrap();
+    let members: Vec<_> = spec
+        .fetches
+        .iter()
+        .map(|fetch| fetch.member.clone().unwrap())
+        .collect();
+    assert_eq!(
+        members,
+        [
+            Member::File("bin/app".to_owned()),
+            Member::Directory("share".to_owned()),
+            Member::Directory(String::new())
+        ]
+    );
+    assert_eq!(spec.fetches[0].mode, Some(0o755));
+    assert_eq!(spec.fetches[1].urls, ["https://h/b.zip", "http://m/b.zip"]);
+    assert_eq!(spec.fetches[2].checksum, Digest::of(b""));
+}
+
+fn refused<const N: usize>(table: [(Result<BuildSpec, BuildSpecError>, &str); N]) {
+    for (index, (result, expected)) in table.into_iter().enumerate() {
+        let message = result.map(|_| "accepted").unwrap_err().to_string();
+        assert!(message.contains(expected), "{index} {expected}:\n{message}");
+    }
+}
+
+#[test]
+fn contradictions_of_images_are_said() {
+    let image = |rest: &str| rootfs(&format!("[source]\nimage = \"x\"\n{rest}"));
     let table = [
-        ("name = \"x\"\nversion = \"1\"", "no `workload`"),
+        (rootfs(""), "needs `source.image` or `source.dockerfile`"),
         (
-            "name = \"x\"\nversion = \"1\"\n[workload]\ntype = \"exec\"",
-            "no `entrypoint`",
-        ),
-        ("version = \"1\"\n[workload]\nentrypoint = \"/x\"", "/name"),
-        (
-            "name = \"x\"\nversion = \"1\"\n[network]\nmode = \"vsock\"\n[workload]\nentrypoint = \"/x\"",
-            "/network/mode",
+            image("dockerfile = \"D\""),
+            "5:1: `source.image` and `source.dockerfile` exclude",
         ),
         (
-            "name = \"x\"\nversion = \"1\"\n[cloud_init]\ndatasource = \"NoCloud\"\n[workload]\nentrypoint = \"/x\"",
-            "/cloud_init",
+            image("context = \".\""),
+            "`source.context` has no meaning without",
+        ),
+        (
+            image("busybox_url = \"https://busybox.net/b\""),
+            "an image brings its own shell",
+        ),
+        (
+            image("[init]\nnone = true"),
+            "With strategy `oci_rootfs` the agent is PID 1",
+        ),
+        (
+            image("[init]\npath = \"i\""),
+            "With strategy `oci_rootfs` the agent is PID 1",
+        ),
+        (
+            image("[agent]\nsource_strategy = \"local\""),
+            "needs `agent.path`",
+        ),
+        (
+            rootfs("compression = \"zstd\"\n[source]\nimage = \"x\""),
+            "3:1: `compression` belongs to",
         ),
     ];
-    for (text, expected) in table {
-        let template = ManifestTemplate::from_toml(text).unwrap();
-        let message = template.manifest("x.gz", None).unwrap_err().to_string();
-        assert!(message.contains(expected), "{text}: {message}");
+    refused(table);
+}
+
+#[test]
+fn contradictions_of_file_systems_are_said() {
+    let image = |rest: &str| rootfs(&format!("[source]\nimage = \"x\"\n{rest}"));
+    let table = [
+        (
+            image("[filesystem]\ntype = \"xfs\""),
+            "6:8: xfs and btrfs cannot be written",
+        ),
+        (
+            image("[filesystem]\ntype = \"ext3\""),
+            "`ext3` is not a `type`: did you mean \"ext4\"?",
+        ),
+        (
+            image("[filesystem]\ncompression_level = 9"),
+            "with type \"squashfs\" only",
+        ),
+        (
+            image("[filesystem]\ntype = \"squashfs\"\ncompression_level = 23"),
+            "must be 0 to 22",
+        ),
+        (
+            image("[filesystem]\nsize_buffer_mb = 9"),
+            "with type \"ext4\" only",
+        ),
+        (
+            image("[filesystem]\noverlay_size = \"1\""),
+            "`1` is not a size",
+        ),
+        (
+            image("[filesystem]\noverlay_size = \"8M\""),
+            "must have 16 to 1048576 MiB",
+        ),
+        (
+            image("[filesystem]\noverlay_size = \"99999999999999999999T\""),
+            "is not a size",
+        ),
+        (
+            image("[filesystem]\noverlay_size = \"1G\"\nwritable_mb = 1024"),
+            "say the same",
+        ),
+        (
+            rootfs("[source]\nimage = \"a b\""),
+            "is not the name of an image",
+        ),
+        (
+            parse("[source]\ndockerfile = \"D\"\nbuild_args = { \"A=B\" = \"1\" }"),
+            "`A=B` cannot be",
+        ),
+    ];
+    refused(table);
+}
+
+#[test]
+fn contradictions_of_downloads_are_said() {
+    let fetch = format!("[[fetch]]\nurl = \"https://h/a\"\nsha256 = \"{DIGEST}\"\npath = \"/a\"\n");
+    let initramfs = |rest: &str| parse(&format!("{fetch}{rest}"));
+    let table = [
+        (parse("[[fetch]]"), "needs `sha256`"),
+        (initramfs("mode = \"755x\""), "7:8: `755x` is not a mode"),
+        (initramfs("mode = \"10000\""), "is not a mode"),
+        (
+            initramfs("mode = 755"),
+            "7:8: Expected a text in quotes, found a number",
+        ),
+        (initramfs("member = \"../x\""), "it must not contain `..`"),
+        (initramfs("member = \"/x\""), "it must be relative"),
+        (
+            initramfs("member = \"x/\"\nmode = \"0755\""),
+            "`mode` has no meaning with a directory",
+        ),
+        (
+            initramfs("urls = []"),
+            "`url` and `urls` exclude each other",
+        ),
+        (parse("[[fetch]]\nurls = []"), "must name 1 to 16 places"),
+        (
+            parse("[[fetch]]\nurls = [\"https://h/a\", \"ftp://h/a\"]"),
+            "4:24: `urls` is `ftp://h/a`",
+        ),
+    ];
+    refused(table);
+}
+
+#[test]
+fn all_problems_are_found_at_once_from_top_to_bottom() {
+    let text = r#"version = 1
+strategy = "initramsf"
+compresion = "zstd"
+
+[agent]
+source_strategy = "http"
+url = "ftp://h/k"
+
+[source]
+busybox_url = "https://h/b"
+image = ["a"]
+
+[mappings]
+"a" = "usr/bin/a"
+"b" = "/usr/../b"
+
+[[fetch]]
+url = "https://h/x"
+path = "/x"
+mod = "0755"
+
+[[fetch]]
+url = 7
+sha256 = "12"
+"#;
+    let BuildSpecError::Invalid(problems) = BuildSpec::parse(text).unwrap_err() else {
+        panic!("too large");
+    };
+    let places: Vec<_> = problems
+        .iter()
+        .map(|problem| {
+            problem
+                .place
+                .as_ref()
+                .map_or((0, 0), |place| (place.line, place.column))
+        })
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (1, 11),
+            (2, 12),
+            (3, 1),
+            (5, 2),
+            (7, 7),
+            (9, 2),
+            (11, 9),
+            (14, 7),
+            (15, 7),
+            (17, 1),
+            (20, 1),
+            (22, 1),
+            (23, 7),
+            (24, 10),
+        ],
+        "{problems}"
+    );
+    let shown = problems.of_file("fledge.toml").to_string();
+    let expected = "fledge.toml:3:1: Unknown key `compresion`: did you mean `compression`?\n  |\n3 | compresion = \"zstd\"\n  | ^^^^^^^^^^\nfledge.toml:5:2: ";
+    assert!(shown.contains(expected), "{shown}");
+}
+
+#[test]
+fn a_file_full_of_problems_does_not_flood_the_terminal() {
+    use std::fmt::Write as _;
+    let mut text = HEAD.to_owned();
+    for number in 0..15_000 {
+        writeln!(text, "k{number} = {number}").unwrap();
     }
+    let error = BuildSpec::parse(&text).unwrap_err().to_string();
+    assert!(error.lines().count() < 250, "{error}");
+    assert!(error.ends_with("only the first 50 problems are shown"));
+    let mut text = format!("{HEAD}[mappings]\n");
+    for number in 0..15_000 {
+        writeln!(text, "k{number} = 1").unwrap();
+    }
+    let error = BuildSpec::parse(&text).unwrap_err().to_string();
+    assert!(error.lines().count() < 250, "{error}");
 }
 
 proptest! {
@@ -370,7 +609,6 @@ proptest! {
     fn no_text_makes_it_panic(text in ".{0,300}") {
         drop(BuildSpec::parse(&text));
         drop(parse(&text));
-        drop(ManifestTemplate::from_toml(&text));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::name::Name;
 /// A manifest as somebody wrote it: all members optional, both dialects.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Raw {
+pub(crate) struct Raw {
     schema_version: String,
     name: String,
     version: String,
@@ -166,7 +166,11 @@ impl TryFrom<Raw> for Manifest {
     fn try_from(raw: Raw) -> Result<Self, ManifestError> {
         let mut problems = check::unsupported(&raw);
         let name = raw.name.trim().parse::<Name>().map_err(|error| {
-            problems.push(FieldProblem::new("/name", error.to_string()));
+            let detail = non_empty(&raw.name).map_or_else(
+                || "The manifest has no `name`".to_owned(),
+                |_| error.to_string(),
+            );
+            problems.push(FieldProblem::new("/name", detail));
         });
         let (initramfs, rootfs) = artifacts(raw.initramfs, raw.rootfs, &mut problems);
         let network = network(raw.network.as_ref(), &mut problems);

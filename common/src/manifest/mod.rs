@@ -20,6 +20,7 @@ use crate::name::Name;
 pub use artifact::{
     Artifact, ArtifactKind, ArtifactRef, MAX_WRITABLE_MB, MIN_WRITABLE_MB, Rootfs, RootfsFormat,
 };
+pub(crate) use dialect::Raw as RawManifest;
 pub use source::{InvalidSource, Source, resolve};
 pub use stop_signal::{InvalidStopSignal, StopSignal};
 pub use validate::{FieldProblem, ManifestError};

@@ -1,5 +1,7 @@
 //! What was found wrong, by place in the document. Lines and columns come later.
 
+use std::collections::BTreeSet;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -19,7 +21,11 @@ pub(super) enum Mark {
 
 /// Everything that was found wrong, at most once for each place.
 #[derive(Debug, Clone, Default)]
-pub(in crate::build_spec) struct Findings(Vec<Finding>);
+pub(in crate::build_spec) struct Findings {
+    findings: Vec<Finding>,
+    /// Of all findings.
+    pointers: BTreeSet<String>,
+}
 
 impl Findings {
     /// Notes that the key at `pointer` should not be there.
@@ -37,32 +43,43 @@ impl Findings {
         self.add(pointer, Mark::Value, sentence.into());
     }
 
+    /// Notes another problem of the value at `pointer`, whatever has been said of it.
+    pub(in crate::build_spec) fn also(&mut self, pointer: &str, sentence: &str) {
+        self.push(Finding {
+            pointer: pointer.to_owned(),
+            mark: Mark::Value,
+            sentence: sentence.to_owned(),
+        });
+    }
+
     /// Whether nothing is wrong.
     pub(in crate::build_spec) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.findings.is_empty()
     }
 
     pub(super) fn into_vec(self) -> Vec<Finding> {
-        self.0
+        self.findings
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.findings.len()
     }
 
-    fn has(&self, pointer: &str) -> bool {
-        self.0.iter().any(|finding| finding.pointer == pointer)
+    /// Whether something was found at `pointer`.
+    pub(in crate::build_spec) fn has(&self, pointer: &str) -> bool {
+        self.pointers.contains(pointer)
     }
 
     /// Takes over what was found elsewhere.
     pub(super) fn push(&mut self, finding: Finding) {
-        self.add(&finding.pointer, finding.mark, finding.sentence);
+        self.pointers.insert(finding.pointer.clone());
+        self.findings.push(finding);
     }
 
     /// What was said of a place first stands: a value of the wrong type is not also missing.
     fn add(&mut self, pointer: &str, mark: Mark, sentence: String) {
         if !self.has(pointer) {
-            self.0.push(Finding {
+            self.push(Finding {
                 pointer: pointer.to_owned(),
                 mark,
                 sentence,

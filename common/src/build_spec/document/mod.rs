@@ -5,10 +5,13 @@
 mod findings;
 mod problem;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -16,6 +19,7 @@ pub(super) use findings::{Findings, pointer};
 pub use problem::{Place, Problem, Problems};
 
 use findings::{Mark, steps};
+use problem::MAX_PROBLEMS;
 
 /// The document's keys and values with their places in the text.
 #[derive(Debug)]
@@ -38,6 +42,7 @@ impl<'text> Document<'text> {
         }
         let problems = errors
             .iter()
+            .take(MAX_PROBLEMS + 1)
             .map(|error| Problem::new(text, error.span(), sentence(error.message())));
         Err(Problems::new(problems.collect()))
     }
@@ -45,6 +50,26 @@ impl<'text> Document<'text> {
     /// Reads the document as a `T`, whose members must all be optional. What is wrong is left out and added to `found`.
     pub(super) fn read<T: DeserializeOwned>(&self, found: &mut Findings) -> Option<T> {
         reader::read(&self.root, found)
+    }
+
+    /// Whether there is something at `pointer`.
+    pub(super) fn has(&self, pointer: &str) -> bool {
+        let mut value = &self.root;
+        for step in steps(pointer) {
+            match child(value, &step) {
+                Some((_, next)) => value = next,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The document as a JSON object, without what was found wrong.
+    pub(super) fn to_json(&self, found: &Findings) -> Map<String, Value> {
+        match json(&self.root, "", found) {
+            Some(Value::Object(members)) => members,
+            _ => Map::new(),
+        }
     }
 
     /// What was found, with lines and columns, from top to bottom.
@@ -58,8 +83,10 @@ impl<'text> Document<'text> {
             })
             .collect();
         located.sort_by_key(|(span, _)| span.as_ref().map(|span| span.start));
+        // One more than is shown, which is how the end is known to be missing: finding lines takes time.
         let problems = located
             .into_iter()
+            .take(MAX_PROBLEMS + 1)
             .map(|(span, sentence)| Problem::new(self.text, span, sentence));
         Problems::new(problems.collect())
     }
@@ -68,22 +95,9 @@ impl<'text> Document<'text> {
     fn span(&self, pointer: &str, mark: Mark) -> Option<Range<usize>> {
         let mut value = &self.root;
         let mut span = None;
-        let mut key = None;
         for step in steps(pointer) {
-            let next = match value.get_ref() {
-                DeValue::Table(table) => table.get_key_value(step.as_str()).map(|(name, value)| {
-                    key = Some(name.span());
-                    (name.span(), value)
-                }),
-                DeValue::Array(array) => step
-                    .parse()
-                    .ok()
-                    .and_then(|index: usize| array.get(index))
-                    .map(|value| (value.span(), value)),
-                _ => None,
-            };
             // Nothing there: the key above is where it is missing.
-            let Some((place, next)) = next else {
+            let Some((place, next)) = child(value, &step) else {
                 return span;
             };
             span = Some(place);
@@ -94,6 +108,56 @@ impl<'text> Document<'text> {
             (Mark::Value, _) => Some(value.span()),
         }
     }
+}
+
+/// What lies one step below `value`, and where its key or, in a list, itself is.
+fn child<'a, 'text>(
+    value: &'a Spanned<DeValue<'text>>,
+    step: &str,
+) -> Option<(Range<usize>, &'a Spanned<DeValue<'text>>)> {
+    match value.get_ref() {
+        DeValue::Table(table) => table
+            .get_key_value(step)
+            .map(|(key, value)| (key.span(), value)),
+        DeValue::Array(array) => {
+            let value = array.get(step.parse::<usize>().ok()?)?;
+            Some((value.span(), value))
+        }
+        _ => None,
+    }
+}
+
+/// The value at `place` in JSON, unless it was found wrong.
+fn json(value: &Spanned<DeValue<'_>>, place: &str, found: &Findings) -> Option<Value> {
+    if found.has(place) {
+        return None;
+    }
+    Some(match value.get_ref() {
+        DeValue::String(text) => Value::from(text.as_ref()),
+        DeValue::Integer(number) => match reader::integer(number) {
+            Some(Ok(number)) => Value::from(number),
+            Some(Err(number)) => Value::from(number),
+            None => return None,
+        },
+        DeValue::Float(number) => Value::from(number.as_str().parse::<f64>().ok()?),
+        DeValue::Boolean(value) => Value::from(*value),
+        DeValue::Datetime(time) => Value::from(time.to_string()),
+        DeValue::Array(items) => items
+            .iter()
+            .enumerate()
+            .filter_map(|(index, item)| json(item, &format!("{place}/{index}"), found))
+            .collect(),
+        DeValue::Table(table) => {
+            let mut members = Map::new();
+            for (key, value) in table {
+                let place = format!("{place}{}", pointer(&[key.get_ref()]));
+                if let Some(value) = json(value, &place, found) {
+                    members.insert(key.get_ref().to_string(), value);
+                }
+            }
+            Value::Object(members)
+        }
+    })
 }
 
 /// The parser's message as a sentence of ours.

@@ -144,6 +144,19 @@ impl<'a> IntoIterator for &'a Problems {
     }
 }
 
+impl std::error::Error for Problems {}
+
+impl FromIterator<String> for Problems {
+    /// Problems without a place.
+    fn from_iter<T: IntoIterator<Item = String>>(sentences: T) -> Self {
+        let problem = |sentence| Problem {
+            place: None,
+            sentence,
+        };
+        Self::new(sentences.into_iter().map(problem).collect())
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.texts().join("\n"))

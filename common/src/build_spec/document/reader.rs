@@ -11,7 +11,7 @@ use serde::de::{
     SeqAccess, Unexpected, Visitor,
 };
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeInteger, DeValue};
 
 use super::Findings;
 use super::findings::pointer;
@@ -53,6 +53,15 @@ pub(super) fn read<T: DeserializeOwned>(
         found.push(finding);
     }
     result
+}
+
+/// The number that TOML allows to be written in several ways: from 0 up, or below 0.
+pub(super) fn integer(number: &DeInteger<'_>) -> Option<Result<u64, i64>> {
+    let (digits, radix) = (number.as_str(), number.radix());
+    if let Ok(number) = u64::from_str_radix(digits, radix) {
+        return Some(Ok(number));
+    }
+    i64::from_str_radix(digits, radix).ok().map(Err)
 }
 
 /// A list is left out as a whole, so that the places of its other items stay right.
@@ -128,6 +137,10 @@ impl serde::de::Error for Fault {
         Self::custom(format!("Expected {expected}, found {found}"))
     }
 
+    fn missing_field(field: &'static str) -> Self {
+        Self::custom(format!("The key `{field}` is missing"))
+    }
+
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
         match unexpected {
             Unexpected::Signed(number) => {
@@ -147,22 +160,7 @@ struct Item<'a, 'text> {
     reading: &'a Reading,
 }
 
-impl<'a, 'text> Item<'a, 'text> {
-    /// A number that TOML allows to be written in several ways.
-    fn integer<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, Fault> {
-        let DeValue::Integer(integer) = self.value else {
-            return Err(Fault::custom("Expected a number"));
-        };
-        let (digits, radix) = (integer.as_str(), integer.radix());
-        if let Ok(number) = u64::from_str_radix(digits, radix) {
-            return visitor.visit_u64(number);
-        }
-        match i64::from_str_radix(digits, radix) {
-            Ok(number) => visitor.visit_i64(number),
-            Err(_) => Err(Fault::custom("This number is too large")),
-        }
-    }
-
+impl<'a> Item<'a, '_> {
     /// The keys of a table, without those that are left out.
     fn entries(&self, known: Option<&[&'static str]>) -> Vec<(&'a str, Self)> {
         let DeValue::Table(table) = self.value else {
@@ -196,7 +194,11 @@ impl<'a, 'text> Item<'a, 'text> {
         let place = self.pointer.clone();
         let result = match self.value {
             DeValue::String(text) => visitor.visit_str(text),
-            DeValue::Integer(_) => self.integer(visitor),
+            DeValue::Integer(number) => match integer(number) {
+                Some(Ok(number)) => visitor.visit_u64(number),
+                Some(Err(number)) => visitor.visit_i64(number),
+                None => Err(Fault::custom("This number is too large")),
+            },
             DeValue::Float(number) => match number.as_str().parse() {
                 Ok(number) => visitor.visit_f64(number),
                 Err(_) => Err(Fault::custom("This number cannot be represented")),

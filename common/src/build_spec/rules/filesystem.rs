@@ -5,8 +5,9 @@ use crate::build_spec::document::Findings;
 use crate::build_spec::raw::{self, FilesystemType};
 use crate::build_spec::{
     DEFAULT_SQUASHFS_LEVEL, Filesystem, FilesystemKind, MAX_COMPRESSION_LEVEL, MAX_SIZE_BUFFER_MB,
-    MAX_WRITABLE_MB, shown,
+    shown,
 };
+use crate::manifest::{MAX_WRITABLE_MB, MIN_WRITABLE_MB};
 
 /// The file system that `raw` describes; the default one if there is none.
 pub(super) fn filesystem(
@@ -14,11 +15,7 @@ pub(super) fn filesystem(
     found: &mut Findings,
 ) -> Option<Filesystem> {
     let Some(raw) = raw else {
-        return Some(Filesystem {
-            kind: FilesystemKind::default(),
-            writable_mb: None,
-            ephemeral: false,
-        });
+        return Some(Filesystem::default());
     };
     let kind = kind(raw, found);
     let writable_mb = writable_mb(raw, found);
@@ -120,9 +117,11 @@ fn writable_mb(raw: &raw::Filesystem, found: &mut Findings) -> Option<u32> {
     };
     let allowed = u32::try_from(size_mb)
         .ok()
-        .filter(|size_mb| (1..=MAX_WRITABLE_MB).contains(size_mb));
+        .filter(|size_mb| (MIN_WRITABLE_MB..=MAX_WRITABLE_MB).contains(size_mb));
     if allowed.is_none() {
-        let sentence = format!("The writable layer must have 1 to {MAX_WRITABLE_MB} MiB (16 TiB)");
+        let sentence = format!(
+            "The writable layer must have {MIN_WRITABLE_MB} to {MAX_WRITABLE_MB} MiB (1 TiB)"
+        );
         found.value(place, sentence);
     }
     allowed

@@ -3,9 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use common::build_spec::{BuildSpecError, TemplateError};
+use common::build_spec::{BuildSpecError, Problems, TemplateError};
 use common::exit_code::ExitCode;
-use common::manifest::ManifestError;
 
 use crate::assemble::AssembleError;
 use crate::fetch::FetchError;
@@ -63,7 +62,7 @@ pub enum BuildError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: ManifestError,
+        source: Problems,
     },
     /// The artifact's directory does not exist.
     #[error("The directory `{}` for the artifact does not exist", path.display())]

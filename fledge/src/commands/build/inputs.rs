@@ -30,7 +30,10 @@ impl Template {
         manifest_out::compose(&self.template, output, checksum).map_err(|source| {
             BuildError::Manifest {
                 path: self.path.clone(),
-                source,
+                source: self
+                    .template
+                    .explain(&source)
+                    .of_file(self.path.display().to_string()),
             }
         })
     }
@@ -49,7 +52,7 @@ pub(super) fn spec(path: &Path) -> Result<BuildSpec, BuildError> {
     })?;
     BuildSpec::parse(&text).map_err(|source| BuildError::Spec {
         path: path.to_path_buf(),
-        source,
+        source: source.of_file(&path.display().to_string()),
     })
 }
 
@@ -80,7 +83,10 @@ pub(super) fn template(
     };
     match template {
         Ok(template) => Ok(Some(Template { path, template })),
-        Err(source) => Err(BuildError::Template { path, source }),
+        Err(source) => Err(BuildError::Template {
+            source: source.of_file(&path.display().to_string()),
+            path,
+        }),
     }
 }
 
