@@ -8,6 +8,8 @@ pub mod hashed;
 pub mod initramfs;
 mod parallel;
 pub mod squashfs;
+#[cfg(test)]
+mod testing;
 mod write_error;
 
 pub use write_error::WriteError;
