@@ -416,6 +416,11 @@ impl Tree {
         self.entries.get(path).map(|entry| &self.nodes[entry.id.0])
     }
 
+    /// Which inode lies at `path` itself. Nothing for the root.
+    pub fn id(&self, path: &[u8]) -> Option<NodeId> {
+        self.entries.get(path).map(|entry| entry.id)
+    }
+
     /// How many directories are directly in the directory at `path`.
     pub fn subdirectories(&self, path: &[u8]) -> u32 {
         let skip = if path.is_empty() { 0 } else { path.len() + 1 };

@@ -1,0 +1,156 @@
+//! Where the metadata of a file system of a given size lies. Pure arithmetic: no bytes, no contents.
+//!
+//! ```text
+//! group 0                                                        group 1                  …  group 8
+//! │ superblock │ descriptors │ bitmaps and inode tables of 0–7 │ │ backup, descriptors │  …  │ bitmaps and inode tables of 8–15 │
+//! ```
+//!
+//! Bitmaps and inode tables of [`GROUPS_PER_FLEX`] groups lie together in the first of them (feature `flex_bg`), so that contents are
+//! not interrupted by them. All metadata of a group is at its beginning, which makes every bitmap "so many bits from the beginning".
+
+use super::format::{BLOCK_BYTES, INODES_PER_BLOCK};
+
+/// Blocks of a group: as many as a bitmap of one block has bits.
+pub(super) const BLOCKS_PER_GROUP: u32 = 8 * BLOCK_BYTES;
+
+/// Groups whose bitmaps and inode tables lie together. Half of what `mke2fs` takes: with 8, even the largest inode tables leave room
+/// in the group that holds them.
+pub(super) const GROUPS_PER_FLEX: u32 = 8;
+
+/// [`GROUPS_PER_FLEX`] as the superblock says it.
+pub(super) const LOG_GROUPS_PER_FLEX: u8 = 3;
+
+/// The most inodes of a group: as many as a bitmap of one block has bits.
+pub(super) const MAX_INODES_PER_GROUP: u32 = 8 * BLOCK_BYTES;
+
+/// One inode for so many blocks: one for 16 KiB, as `mke2fs` does (`inode_ratio` in mke2fs.conf).
+pub(super) const BLOCKS_PER_INODE: u32 = 4;
+
+/// Group descriptors in a block: 64 bytes each with feature `64bit`, which makes room for whole checksums of the bitmaps.
+pub(super) const DESCRIPTORS_PER_BLOCK: u32 = 64;
+
+/// A last group with less than this many free blocks is left out, in blocks. As in `mke2fs` (`lib/ext2fs/initialize.c`).
+const LEAST_USE_OF_LAST_GROUP: u32 = 50;
+
+/// The sizes from which the rest follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    /// Blocks of the whole file system.
+    pub(super) blocks: u32,
+    /// Groups, the last of which may be short.
+    pub(super) groups: u32,
+    /// Inodes of each group.
+    pub(super) inodes_per_group: u32,
+}
+
+impl Geometry {
+    /// A file system of at most `blocks` with at least `inodes`; none where its metadata does not fit. A remainder that is too small
+    /// to be a group is left out.
+    pub(super) fn new(blocks: u32, inodes: u32) -> Option<Self> {
+        let inodes = inodes.max(blocks / BLOCKS_PER_INODE);
+        let whole = |blocks: u32| {
+            let groups = blocks.div_ceil(BLOCKS_PER_GROUP);
+            if groups == 0 {
+                return None;
+            }
+            let inodes_per_group = inodes
+                .div_ceil(groups)
+                .next_multiple_of(INODES_PER_BLOCK);
+            let this = Self {
+                blocks,
+                groups,
+                inodes_per_group,
+            };
+            let last = groups - 1;
+            let fits = inodes_per_group <= MAX_INODES_PER_GROUP
+                && this.blocks_in(last) >= this.metadata_blocks(last) + LEAST_USE_OF_LAST_GROUP;
+            fits.then_some(this)
+        };
+        whole(blocks).or_else(|| whole(blocks / BLOCKS_PER_GROUP * BLOCKS_PER_GROUP))
+    }
+
+    /// Inodes of the whole file system.
+    pub(super) fn inodes(&self) -> u32 {
+        self.groups * self.inodes_per_group
+    }
+
+    /// The first block of a group.
+    pub(super) fn start_of(group: u32) -> u32 {
+        group * BLOCKS_PER_GROUP
+    }
+
+    /// The blocks of a group.
+    pub(super) fn blocks_in(&self, group: u32) -> u32 {
+        (self.blocks - Self::start_of(group)).min(BLOCKS_PER_GROUP)
+    }
+
+    /// Blocks that all group descriptors take.
+    pub(super) fn descriptor_blocks(&self) -> u32 {
+        self.groups.div_ceil(DESCRIPTORS_PER_BLOCK)
+    }
+
+    /// Blocks of one group's inode table.
+    pub(super) fn table_blocks(&self) -> u32 {
+        self.inodes_per_group / INODES_PER_BLOCK
+    }
+
+    /// Metadata at the beginning of a group, in blocks; none of it lies anywhere else.
+    pub(super) fn metadata_blocks(&self, group: u32) -> u32 {
+        let flex = if group.is_multiple_of(GROUPS_PER_FLEX) {
+            (self.groups - group).min(GROUPS_PER_FLEX) * (2 + self.table_blocks())
+        } else {
+            0
+        };
+        self.superblock_blocks(group) + flex
+    }
+
+    /// The superblock and the group descriptors, or their backup, at the beginning of a group.
+    pub(super) fn superblock_blocks(&self, group: u32) -> u32 {
+        if has_superblock(group) {
+            1 + self.descriptor_blocks()
+        } else {
+            0
+        }
+    }
+
+    /// The block with the bitmap of a group's blocks.
+    pub(super) fn block_bitmap(&self, group: u32) -> u32 {
+        self.flex_start(group) + group % GROUPS_PER_FLEX
+    }
+
+    /// The block with the bitmap of a group's inodes.
+    pub(super) fn inode_bitmap(&self, group: u32) -> u32 {
+        self.block_bitmap(group) + self.flex_groups(group)
+    }
+
+    /// The first block of a group's inode table.
+    pub(super) fn inode_table(&self, group: u32) -> u32 {
+        self.flex_start(group)
+            + 2 * self.flex_groups(group)
+            + group % GROUPS_PER_FLEX * self.table_blocks()
+    }
+
+    /// Where bitmaps and inode tables begin of the groups that `group` lies together with.
+    fn flex_start(&self, group: u32) -> u32 {
+        let first = group / GROUPS_PER_FLEX * GROUPS_PER_FLEX;
+        Self::start_of(first) + self.superblock_blocks(first)
+    }
+
+    /// How many groups `group` lies together with, itself included.
+    fn flex_groups(&self, group: u32) -> u32 {
+        let first = group / GROUPS_PER_FLEX * GROUPS_PER_FLEX;
+        (self.groups - first).min(GROUPS_PER_FLEX)
+    }
+}
+
+/// Whether a group begins with a superblock: 0, 1, and the powers of 3, 5 and 7 (feature `sparse_super`).
+pub(super) fn has_superblock(group: u32) -> bool {
+    let is_power_of = |base: u32| {
+        let mut rest = group;
+        while rest.is_multiple_of(base) {
+            rest /= base;
+        }
+        rest == 1
+    };
+    group <= 1 || is_power_of(3) || is_power_of(5) || is_power_of(7)
+}

@@ -1,0 +1,200 @@
+//! Gives out blocks, in order and without gaps, and writes down where a file's are: extents and the tree above them.
+//!
+//! Nothing is ever given back, so what is in use is everything before the next free block, and the metadata after it.
+
+use super::format::{BLOCK_LEN, Block, Checksum, halves, put, put_u16, put_u32};
+use super::geometry::{BLOCKS_PER_GROUP, Geometry};
+
+/// Marks a node of an extent tree (`EXT4_EXT_MAGIC`, `fs/ext4/ext4_extents.h`).
+const MAGIC: u16 = 0xf30a;
+
+/// The header of a node, and each of its entries, in bytes.
+const ENTRY_LEN: usize = 12;
+
+/// Where the inode keeps the root of its tree, in bytes, and how many entries fit there.
+pub(super) const ROOT_LEN: usize = 60;
+const ENTRIES_IN_ROOT: usize = 4;
+
+/// Entries that fit into a block, with the checksum after them.
+const ENTRIES_IN_BLOCK: usize = 340;
+const CHECKSUM_AT: usize = ENTRY_LEN + ENTRIES_IN_BLOCK * ENTRY_LEN;
+
+/// Blocks of a file that lie one after the other. At most a group's, which is the most that an extent can name (`EXT_INIT_MAX_LEN`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The first of them in the file.
+    pub(super) logical: u32,
+    /// The first of them in the file system.
+    pub(super) start: u32,
+    /// How many they are.
+    pub(super) count: u32,
+}
+
+/// Where an inode's blocks are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Those of its content.
+    pub(super) extents: Vec<Extent>,
+    /// Those of the tree above the extents, lowest level first.
+    nodes: Vec<u32>,
+    /// The one with its extended attributes.
+    pub(super) xattr_block: Option<u32>,
+}
+
+/// What is needed of an inode's blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Need {
+    /// Blocks of its content.
+    pub(super) content: u32,
+    /// Whether its extended attributes take a block.
+    pub(super) has_xattr_block: bool,
+}
+
+/// The blocks that are left.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Space<'a> {
+    geometry: &'a Geometry,
+    /// No block of contents at or after it is in use.
+    next: u32,
+}
+
+impl<'a> Space<'a> {
+    /// All of it.
+    pub(super) fn new(geometry: &'a Geometry) -> Self {
+        Self { geometry, next: 0 }
+    }
+
+    /// Gives an inode what it needs; nothing where there is not enough.
+    pub(super) fn place(&mut self, need: Need) -> Option<Place> {
+        let mut place = Place::default();
+        if need.has_xattr_block {
+            place.xattr_block = Some(self.take_one()?);
+        }
+        self.take(need.content, &mut place.extents)?;
+        let mut level = place.extents.len();
+        while level > ENTRIES_IN_ROOT {
+            level = level.div_ceil(ENTRIES_IN_BLOCK);
+            for _ in 0..level {
+                place.nodes.push(self.take_one()?);
+            }
+        }
+        Some(place)
+    }
+
+    fn take_one(&mut self) -> Option<u32> {
+        let mut extents = Vec::new();
+        self.take(1, &mut extents)?;
+        extents.first().map(|extent| extent.start)
+    }
+
+    fn take(&mut self, wanted: u32, extents: &mut Vec<Extent>) -> Option<()> {
+        let mut logical = 0;
+        while logical < wanted {
+            if self.next >= self.geometry.blocks {
+                return None;
+            }
+            let group = self.next / BLOCKS_PER_GROUP;
+            let begin = Geometry::start_of(group);
+            let end = begin + self.geometry.blocks_in(group);
+            let start = self.next.max(begin + self.geometry.metadata_blocks(group));
+            let count = (end - start).min(wanted - logical);
+            if count > 0 {
+                extents.push(Extent {
+                    logical,
+                    start,
+                    count,
+                });
+            }
+            logical += count;
+            self.next = start + count;
+        }
+        Some(())
+    }
+
+    /// How many blocks of a group are in use; they are its first.
+    pub(super) fn used_in(&self, group: u32) -> u32 {
+        let contents = self.next.saturating_sub(Geometry::start_of(group));
+        contents
+            .min(self.geometry.blocks_in(group))
+            .max(self.geometry.metadata_blocks(group))
+    }
+
+    /// How many blocks are free.
+    pub(super) fn free(&self) -> u32 {
+        (0..self.geometry.groups)
+            .map(|group| self.geometry.blocks_in(group) - self.used_in(group))
+            .sum()
+    }
+}
+
+impl Place {
+    /// How many blocks the inode has, for its `i_blocks`.
+    pub(super) fn blocks(&self) -> u64 {
+        let content: u64 = self
+            .extents
+            .iter()
+            .map(|extent| u64::from(extent.count))
+            .sum();
+        let others = self.nodes.len() + usize::from(self.xattr_block.is_some());
+        content + u64::try_from(others).unwrap_or(u64::MAX)
+    }
+
+    /// The root of the extent tree, as it is in the inode, and the blocks of the tree below with where they go. `seed` is the
+    /// checksum of what identifies the inode.
+    pub(super) fn tree(&self, seed: Checksum) -> ([u8; ROOT_LEN], Vec<(u32, Box<Block>)>) {
+        let mut entries: Vec<[u8; ENTRY_LEN]> = self.extents.iter().map(leaf_entry).collect();
+        let mut firsts: Vec<u32> = self.extents.iter().map(|extent| extent.logical).collect();
+        let mut blocks = Vec::new();
+        let mut free = self.nodes.iter().copied();
+        let mut depth = 0;
+        while entries.len() > ENTRIES_IN_ROOT {
+            let mut above = Vec::new();
+            let nodes = entries
+                .chunks(ENTRIES_IN_BLOCK)
+                .zip(firsts.chunks(ENTRIES_IN_BLOCK));
+            for ((node, firsts), at) in nodes.zip(free.by_ref()) {
+                let mut block = Box::new([0; BLOCK_LEN]);
+                put_node(&mut block[..], node, ENTRIES_IN_BLOCK, depth);
+                let checksum = seed.then(&block[..CHECKSUM_AT]);
+                put_u32(&mut block[..], CHECKSUM_AT, checksum.value());
+                blocks.push((at, block));
+                above.push((firsts.first().copied().unwrap_or(0), at));
+            }
+            entries = above.iter().map(index_entry).collect();
+            firsts = above.iter().map(|&(first, _)| first).collect();
+            depth += 1;
+        }
+        let mut root = [0; ROOT_LEN];
+        put_node(&mut root, &entries, ENTRIES_IN_ROOT, depth);
+        (root, blocks)
+    }
+}
+
+/// `struct ext4_extent`.
+fn leaf_entry(extent: &Extent) -> [u8; ENTRY_LEN] {
+    let mut entry = [0; ENTRY_LEN];
+    put_u32(&mut entry, 0, extent.logical);
+    put_u16(&mut entry, 4, halves(extent.count).0);
+    put_u32(&mut entry, 8, extent.start);
+    entry
+}
+
+/// `struct ext4_extent_idx`.
+fn index_entry(&(first, at): &(u32, u32)) -> [u8; ENTRY_LEN] {
+    let mut entry = [0; ENTRY_LEN];
+    put_u32(&mut entry, 0, first);
+    put_u32(&mut entry, 4, at);
+    entry
+}
+
+/// `struct ext4_extent_header`, and the entries after it.
+fn put_node(node: &mut [u8], entries: &[[u8; ENTRY_LEN]], max: usize, depth: u16) {
+    let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+    put_u16(node, 0, MAGIC);
+    put_u16(node, 2, count(entries.len()));
+    put_u16(node, 4, count(max));
+    put_u16(node, 6, depth);
+    for (index, entry) in entries.iter().enumerate() {
+        put(node, ENTRY_LEN + index * ENTRY_LEN, entry);
+    }
+}
