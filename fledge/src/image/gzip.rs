@@ -56,17 +56,22 @@ where
 {
     out.write_all(&HEADER)?;
     let collect = |compressed: Vec<u8>| out.write_all(&compressed);
-    let trailer = in_order(threads, compress_job, collect, |queue| {
-        let mut input = Input::new(queue);
-        // Without the end, the collector sees a stream that stops; with an error nobody looks at it.
-        produce(&mut input)?;
-        Ok::<_, E>(input.finish())
-    })?;
+    let trailer = in_order(
+        threads,
+        |job| compress_job(&job),
+        collect,
+        |queue| {
+            let mut input = Input::new(queue);
+            // Without the end, the collector sees a stream that stops; with an error nobody looks at it.
+            produce(&mut input)?;
+            Ok::<_, E>(input.finish())
+        },
+    )?;
     out.write_all(&trailer)?;
     Ok(out)
 }
 
-fn compress_job(job: Job) -> Vec<u8> {
+fn compress_job(job: &Job) -> Vec<u8> {
     let mut compressed = Vec::with_capacity(job.data.len() / 2);
     compress_piece(
         &job.data,

@@ -90,8 +90,7 @@ impl<'a> Inodes<'a> {
             numbers: HashMap::new(),
             positions: vec![None],
         };
-        let mut directories: Vec<(&[u8], &Attributes, u32)> =
-            vec![(b"", tree.root(), ROOT_NUMBER)];
+        let mut directories: Vec<(&[u8], &Attributes, u32)> = vec![(b"", tree.root(), ROOT_NUMBER)];
         for item in tree.iter() {
             let next = narrow(inodes.numbers.len()) + ROOT_NUMBER + 1;
             let number = *inodes.numbers.entry(item.id).or_insert(next);

@@ -68,8 +68,8 @@ impl Table {
 
     fn close_block(&mut self) -> Result<(), WriteError> {
         self.starts.push(self.position()?.block);
-        self.done
-            .extend(block(&self.open, compress(&self.open, self.level)?)?);
+        let compressed = compress(&self.open, self.level)?;
+        self.done.extend(block(&self.open, compressed.as_deref())?);
         self.open.clear();
         Ok(())
     }
@@ -88,9 +88,9 @@ pub(super) fn plain_block(bytes: &[u8]) -> Result<Vec<u8>, WriteError> {
     block(bytes, None)
 }
 
-fn block(plain: &[u8], compressed: Option<Vec<u8>>) -> Result<Vec<u8>, WriteError> {
-    let (stored, flag) = match &compressed {
-        Some(compressed) => (compressed.as_slice(), 0),
+fn block(plain: &[u8], compressed: Option<&[u8]>) -> Result<Vec<u8>, WriteError> {
+    let (stored, flag) = match compressed {
+        Some(compressed) => (compressed, 0),
         None => (plain, METADATA_PLAIN),
     };
     let header = u16::try_from(stored.len()).map_err(|_| too_large())? | flag;
