@@ -1,4 +1,5 @@
-//! Files kept by their digest under `$XDG_CACHE_HOME/fledge`. What is found there is hashed again before it is used.
+//! Files kept by their digest under `$XDG_CACHE_HOME/fledge/sha256`, and what has arrived of others under `partial` beside it. What is
+//! found there is hashed again before it is used.
 
 use std::fs::Permissions;
 use std::io;
@@ -6,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::digest::Digest;
-use tempfile::NamedTempFile;
 
 use super::FetchError;
+use super::partial::Partial;
 use crate::image::hashed::Hashed;
 
 /// A directory of files that are named by their SHA-256.
@@ -38,27 +39,38 @@ impl Cache {
     }
 
     /// A file to download into; it vanishes unless it is kept.
-    pub(super) fn begin(&self) -> Result<NamedTempFile, FetchError> {
-        let directory = self.directory.join("sha256");
-        fs_err::create_dir_all(&directory).map_err(|source| self.error(source))?;
-        tempfile::Builder::new()
-            .prefix(".partial-")
+    pub(super) fn begin(&self) -> Result<Partial, FetchError> {
+        let (file, path) = tempfile::Builder::new()
+            .prefix(".temporary-")
             .permissions(Permissions::from_mode(0o644))
-            .tempfile_in(&directory)
-            .map_err(|source| self.error(source))
+            .tempfile_in(self.make("partial")?)
+            .map_err(|source| self.error(source))?
+            .into_parts();
+        Ok(Partial::temporary(file, path))
+    }
+
+    /// What was downloaded so far of the file with this digest. It stays until the file is whole.
+    pub(super) fn resume(&self, digest: Digest) -> Result<Partial, FetchError> {
+        let path = self.make("partial")?.join(digest.to_hex());
+        match Partial::open(&path).map_err(|source| self.error(source))? {
+            Some(partial) => Ok(partial),
+            // Another process downloads the same.
+            None => self.begin(),
+        }
     }
 
     /// Keeps a file under its digest.
-    pub(super) fn keep(
-        &self,
-        partial: NamedTempFile,
-        digest: Digest,
-    ) -> Result<PathBuf, FetchError> {
+    pub(super) fn keep(&self, partial: Partial, digest: Digest) -> Result<PathBuf, FetchError> {
+        self.make("sha256")?;
         let path = self.path(digest);
-        partial
-            .persist(&path)
-            .map_err(|error| self.error(error.error))?;
+        partial.keep(&path).map_err(|source| self.error(source))?;
         Ok(path)
+    }
+
+    fn make(&self, name: &str) -> Result<PathBuf, FetchError> {
+        let directory = self.directory.join(name);
+        fs_err::create_dir_all(&directory).map_err(|source| self.error(source))?;
+        Ok(directory)
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
@@ -97,8 +109,6 @@ pub(super) fn digest_of(path: &Path) -> Result<Digest, FetchError> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]
@@ -108,7 +118,7 @@ mod tests {
         let digest = Digest::of(b"content");
         assert_eq!(cache.find(digest).unwrap(), None);
         let mut partial = cache.begin().unwrap();
-        partial.write_all(b"content").unwrap();
+        partial.push(b"content").unwrap();
         let path = cache.keep(partial, digest).unwrap();
         assert_eq!(cache.find(digest).unwrap(), Some(path.clone()));
         fs_err::write(&path, "other").unwrap();
@@ -117,16 +127,43 @@ mod tests {
     }
 
     #[test]
-    fn a_download_that_is_not_kept_vanishes() {
+    fn a_download_that_is_not_kept_vanishes_unless_it_can_go_on() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path().to_path_buf());
-        drop(cache.begin().unwrap());
-        assert_eq!(
-            fs_err::read_dir(directory.path().join("sha256"))
+        let names = || {
+            let mut names: Vec<String> = fs_err::read_dir(directory.path().join("partial"))
                 .unwrap()
-                .count(),
-            0
-        );
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let digest = Digest::of(b"content");
+        let mut temporary = cache.begin().unwrap();
+        temporary.push(b"con").unwrap();
+        drop((temporary, cache.resume(digest).unwrap()));
+        assert_eq!(names(), [""; 0]);
+        let mut partial = cache.resume(digest).unwrap();
+        partial.push(b"con").unwrap();
+        partial.set_validator("http://x/", "\"v1\"").unwrap();
+        // Whoever comes meanwhile begins a file of its own.
+        assert_eq!(cache.resume(digest).unwrap().bytes(), 0);
+        drop(partial);
+        assert_eq!(names().len(), 2);
+        let mut partial = cache.resume(digest).unwrap();
+        assert_eq!((partial.bytes(), partial.is_continued()), (3, true));
+        assert_eq!(partial.validator("http://x/").unwrap(), "\"v1\"");
+        assert_eq!(partial.validator("http://y/"), None);
+        partial.push(b"tent").unwrap();
+        assert_eq!(partial.digest(), digest);
+        cache.keep(partial, digest).unwrap();
+        assert_eq!(names(), [""; 0]);
+        assert!(cache.find(digest).unwrap().is_some());
+        let mut wrong = cache.resume(digest).unwrap();
+        wrong.push(b"wrong").unwrap();
+        wrong.restart().unwrap();
+        drop(wrong);
+        assert_eq!(names(), [""; 0]);
     }
 
     #[test]

@@ -1,15 +1,16 @@
-//! Downloads over HTTP and HTTPS: bounded in size and in silence, hashed on the way. Certificates are those that the system trusts.
+//! Downloads over HTTP and HTTPS: bounded in size and in silence, going on where an earlier one stopped. Certificates
+//! are those that the system trusts.
 
 use std::cell::OnceCell;
-use std::io::Write;
+use std::io;
 use std::time::Duration;
 
-use common::digest::Digest;
-use reqwest::Response;
+use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
+use reqwest::{Response, StatusCode};
 use tokio::sync::watch;
 
 use super::FetchError;
-use crate::image::hashed::Hashed;
+use super::partial::Partial;
 use crate::ui::Progress;
 
 /// How long a connection may take to come about.
@@ -49,61 +50,127 @@ impl Client {
         Ok(self.http.get_or_init(|| http))
     }
 
-    /// Writes what is at `url` to `out`, and returns `out` with the digest.
-    pub(super) async fn download<W: Write>(
+    /// Adds to `partial` what is missing of the file at `url`. A server that cannot begin in the middle, or has another version by
+    /// now, sends all of it.
+    pub(super) async fn download(
         &self,
         url: &str,
-        out: W,
+        partial: &mut Partial,
         limit_bytes: u64,
         progress: &Progress,
-    ) -> Result<(W, Digest), FetchError> {
+    ) -> Result<(), FetchError> {
         let mut interrupted = self.interrupted.clone();
         tokio::select! {
-            result = self.stream(url, out, limit_bytes, progress) => result,
+            result = self.stream(url, partial, limit_bytes, progress) => result,
             // The sender lives as long as the program: an error here is no interruption.
             Ok(_) = interrupted.wait_for(|&stop| stop) => Err(FetchError::Interrupted),
         }
     }
 
-    async fn stream<W: Write>(
+    async fn stream(
         &self,
         url: &str,
-        out: W,
+        partial: &mut Partial,
         limit_bytes: u64,
         progress: &Progress,
-    ) -> Result<(W, Digest), FetchError> {
-        let unreachable = |source: reqwest::Error| FetchError::Unreachable {
-            url: url.to_owned(),
-            source: source.without_url(),
-        };
+    ) -> Result<(), FetchError> {
         let too_large = || FetchError::TooLarge {
             url: url.to_owned(),
             limit_bytes,
         };
-        let mut response: Response = self.http()?.get(url).send().await.map_err(unreachable)?;
+        let unwritten = |source| FetchError::Write {
+            url: url.to_owned(),
+            source,
+        };
+        let mut response = self.begin(url, partial, &unwritten).await?;
+        if let Some(bytes) = response.content_length() {
+            let total = bytes.saturating_add(partial.bytes());
+            if total > limit_bytes {
+                return Err(too_large());
+            }
+            progress.total(total);
+        }
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|source| unreachable(url, source))?
+        {
+            partial.push(&chunk).map_err(unwritten)?;
+            if partial.bytes() > limit_bytes {
+                return Err(too_large());
+            }
+            progress.at(partial.bytes());
+        }
+        Ok(())
+    }
+
+    /// An answer that goes on where `partial` ends.
+    async fn begin(
+        &self,
+        url: &str,
+        partial: &mut Partial,
+        unwritten: &impl Fn(io::Error) -> FetchError,
+    ) -> Result<Response, FetchError> {
+        let mut response = self.request(url, partial).await?;
+        if partial.bytes() > 0 {
+            let is_rest = begins_at(&response) == Some(partial.bytes());
+            if response.status() == StatusCode::PARTIAL_CONTENT && is_rest {
+                partial.go_on();
+                return Ok(response);
+            }
+            let is_other_part = matches!(
+                response.status(),
+                StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
+            );
+            if is_other_part || response.status().is_success() {
+                partial.restart().map_err(unwritten)?;
+            }
+            if is_other_part {
+                response = self.request(url, partial).await?;
+            }
+        }
         if !response.status().is_success() {
             return Err(FetchError::Status {
                 url: url.to_owned(),
                 status: response.status(),
             });
         }
-        if let Some(bytes) = response.content_length() {
-            if bytes > limit_bytes {
-                return Err(too_large());
-            }
-            progress.total(bytes);
+        // Only a strong one promises the same bytes (RFC 9110 §8.8.1).
+        let validator = response
+            .headers()
+            .get(ETAG)
+            .and_then(|tag| tag.to_str().ok());
+        if let Some(validator) = validator.filter(|tag| tag.starts_with('"')) {
+            partial.set_validator(url, validator).map_err(unwritten)?;
         }
-        let mut out = Hashed::new(out);
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            out.write_all(&chunk).map_err(|source| FetchError::Write {
-                url: url.to_owned(),
-                source,
-            })?;
-            if out.bytes() > limit_bytes {
-                return Err(too_large());
-            }
-            progress.at(out.bytes());
-        }
-        Ok(out.finish())
+        Ok(response)
     }
+
+    async fn request(&self, url: &str, partial: &Partial) -> Result<Response, FetchError> {
+        let mut request = self.http()?.get(url);
+        if partial.bytes() > 0 {
+            request = request.header(RANGE, format!("bytes={}-", partial.bytes()));
+            if let Some(validator) = partial.validator(url) {
+                request = request.header(IF_RANGE, validator);
+            }
+        }
+        request
+            .send()
+            .await
+            .map_err(|source| unreachable(url, source))
+    }
+}
+
+fn unreachable(url: &str, source: reqwest::Error) -> FetchError {
+    FetchError::Unreachable {
+        url: url.to_owned(),
+        source: source.without_url(),
+    }
+}
+
+/// Where the part that a server sends begins: `bytes 100-199/200` (RFC 9110 §14.4).
+fn begins_at(response: &Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let (first, _) = range.strip_prefix("bytes ")?.split_once('-')?;
+    first.parse().ok()
 }

@@ -3,16 +3,19 @@
 
 mod cache;
 mod http;
+mod partial;
 mod release;
 
 use std::io;
 use std::path::PathBuf;
 
-use common::build_spec::Download;
 use common::digest::Digest;
+use common::error_chain::Chain;
 
 use crate::plan::FileSource;
 use crate::ui::Ui;
+
+use partial::Partial;
 
 pub use cache::Cache;
 pub use http::Client;
@@ -20,6 +23,9 @@ pub use release::{RELEASES_URL, Shipped};
 
 /// The largest file that is downloaded, in bytes. An agent has 3 MB, a busybox 2 MB.
 pub const MAX_DOWNLOAD_BYTES: u64 = 512 * 1024 * 1024;
+
+/// How often a download goes on after a broken connection, each time only if something had arrived.
+const MAX_RETRIES: u32 = 5;
 
 /// A file that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +64,12 @@ pub enum FetchError {
         expected: Digest,
         /// What it is.
         found: Digest,
+    },
+    /// No server has it.
+    #[error("None of {} servers has the file: {}", failures.len(), listed(failures))]
+    Nowhere {
+        /// What each of them did, in the order in which they were asked.
+        failures: Vec<Self>,
     },
     /// A release does not say what its agent is.
     #[error("`{url}` has no SHA-256 of `{name}`: the agent cannot be verified")]
@@ -156,36 +168,134 @@ impl Fetcher<'_> {
                     .detail(&format!("{name}: {} ({found})", path.display()));
                 Ok(path.clone())
             }
-            FileSource::Download(download) => self.download(name, download).await,
+            FileSource::Download(download) => {
+                let urls = std::slice::from_ref(&download.url);
+                self.download(name, urls, download.checksum).await
+            }
             FileSource::Release { version, checksum } => self.agent(version, *checksum).await,
         }
     }
 
-    /// The path of a download in the cache.
-    async fn download(&self, name: &str, download: &Download) -> Result<PathBuf, FetchError> {
-        if let Some(path) = self.cache.find(download.checksum)? {
-            self.ui.detail(&format!(
-                "{name}: {} from the cache ({})",
-                download.url, download.checksum
-            ));
+    /// The path of a download in the cache. `urls` are tried in order, until one gives the file that has this digest; `name` is for
+    /// people.
+    ///
+    /// # Errors
+    /// Why none of them gives it, or why nothing can be written here.
+    pub async fn download(
+        &self,
+        name: &str,
+        urls: &[String],
+        checksum: Digest,
+    ) -> Result<PathBuf, FetchError> {
+        if let Some(path) = self.cache.find(checksum)? {
+            self.ui
+                .detail(&format!("{name}: from the cache ({checksum})"));
             return Ok(path);
         }
-        self.ui
-            .detail(&format!("{name}: downloading {}", download.url));
-        let partial = self.cache.begin()?;
-        let progress = self.ui.download(name);
-        let (partial, found) = self
-            .client
-            .download(&download.url, partial, MAX_DOWNLOAD_BYTES, &progress)
-            .await?;
-        progress.finish();
-        if found != download.checksum {
-            return Err(FetchError::Checksum {
-                from: download.url.clone(),
-                expected: download.checksum,
-                found,
-            });
+        let mut partial = self.cache.resume(checksum)?;
+        let mut failures = Vec::new();
+        for url in urls {
+            self.ui.detail(&format!("{name}: downloading {url}"));
+            match self.download_from(url, name, &mut partial, checksum).await {
+                Ok(()) => return self.cache.keep(partial, checksum),
+                Err(error) if error.is_about_server() => failures.push(error),
+                Err(error) => return Err(error),
+            }
         }
-        self.cache.keep(partial, found)
+        Err(match failures.pop() {
+            Some(only) if failures.is_empty() => only,
+            last => {
+                failures.extend(last);
+                FetchError::Nowhere { failures }
+            }
+        })
     }
+
+    /// Completes `partial` from one URL.
+    async fn download_from(
+        &self,
+        url: &str,
+        name: &str,
+        partial: &mut Partial,
+        checksum: Digest,
+    ) -> Result<(), FetchError> {
+        let unwritten = |source| FetchError::Write {
+            url: url.to_owned(),
+            source,
+        };
+        loop {
+            // It may be whole already, if only its name is missing.
+            if partial.bytes() == 0 || partial.digest() != checksum {
+                let result = self.transfer(url, name, partial).await;
+                if matches!(result, Err(FetchError::TooLarge { .. })) {
+                    partial.restart().map_err(unwritten)?;
+                }
+                result?;
+            }
+            let found = partial.digest();
+            if found == checksum {
+                return Ok(());
+            }
+            // What was there before may be of another version or of another server: it gets one chance from the beginning.
+            let is_continued = partial.is_continued();
+            partial.restart().map_err(unwritten)?;
+            if !is_continued {
+                return Err(FetchError::Checksum {
+                    from: url.to_owned(),
+                    expected: checksum,
+                    found,
+                });
+            }
+        }
+    }
+
+    /// Downloads until the end, again as long as a broken connection brought anything.
+    async fn transfer(
+        &self,
+        url: &str,
+        name: &str,
+        partial: &mut Partial,
+    ) -> Result<(), FetchError> {
+        let progress = self.ui.download(name);
+        let mut retries = 0;
+        loop {
+            let before_bytes = partial.bytes();
+            let result = self
+                .client
+                .download(url, partial, MAX_DOWNLOAD_BYTES, &progress)
+                .await;
+            match result {
+                Err(FetchError::Unreachable { .. })
+                    if partial.bytes() > before_bytes && retries < MAX_RETRIES =>
+                {
+                    retries += 1;
+                }
+                _ => {
+                    progress.finish();
+                    return result;
+                }
+            }
+        }
+    }
+}
+
+impl FetchError {
+    /// Whether another server might do better.
+    fn is_about_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Status { .. }
+                | Self::TooLarge { .. }
+                | Self::Checksum { .. }
+        )
+    }
+}
+
+fn listed(failures: &[FetchError]) -> String {
+    let reasons: Vec<String> = failures
+        .iter()
+        .map(|failure| Chain(failure).to_string())
+        .collect();
+    reasons.join("; ")
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use common::build_spec::{Download, ReleaseVersion};
+use common::build_spec::ReleaseVersion;
 use common::digest::Digest;
 
 use super::{FetchError, Fetcher};
@@ -89,16 +89,20 @@ impl Fetcher<'_> {
                 "The agent is that of the latest release, {checksum}; name a version in `[agent]` to build the same image later"
             ));
         }
-        self.download(AGENT_NAME, &Download { url, checksum }).await
+        self.download(AGENT_NAME, &[url], checksum).await
     }
 
     async fn listed_checksum(&self, url: &str) -> Result<Digest, FetchError> {
         let progress = self.ui.download(CHECKSUMS_NAME);
-        let (list, _) = self
-            .client
-            .download(url, Vec::new(), MAX_CHECKSUMS_BYTES, &progress)
+        let mut list = self.cache.begin()?;
+        self.client
+            .download(url, &mut list, MAX_CHECKSUMS_BYTES, &progress)
             .await?;
         progress.finish();
+        let list = list.content().map_err(|source| FetchError::Write {
+            url: url.to_owned(),
+            source,
+        })?;
         find_checksum(&String::from_utf8_lossy(&list), AGENT_NAME).ok_or_else(|| {
             FetchError::NoChecksum {
                 url: url.to_owned(),

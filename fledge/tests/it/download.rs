@@ -111,9 +111,18 @@ fn what_is_wrong_with_a_download_is_said() {
             &Digest::of(b"the box").to_hex(),
         );
         workspace.refused(&[], code, expected);
+        let partial = workspace.path(&format!(
+            "cache/fledge/partial/{}",
+            Digest::of(b"the box").to_hex()
+        ));
+        if path == "/truncated" {
+            assert_eq!(fs_err::read(&partial).unwrap(), b"short");
+            fs_err::remove_file(partial).unwrap();
+        }
     }
+    assert!(!workspace.path("cache/fledge/sha256").exists());
     assert_eq!(
-        fs_err::read_dir(workspace.path("cache/fledge/sha256"))
+        fs_err::read_dir(workspace.path("cache/fledge/partial"))
             .unwrap()
             .count(),
         0
@@ -214,8 +223,9 @@ fn a_download_can_be_interrupted() {
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
     assert_eq!(workspace.names(), ["app", "conf", "fledge.toml", "kestrel"]);
+    assert!(!workspace.path("cache/fledge/sha256").exists());
     assert_eq!(
-        fs_err::read_dir(workspace.path("cache/fledge/sha256"))
+        fs_err::read_dir(workspace.path("cache/fledge/partial"))
             .unwrap()
             .count(),
         0

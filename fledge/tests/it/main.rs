@@ -4,6 +4,7 @@
 mod bad_input;
 mod build;
 mod download;
+mod fetch;
 mod reproducible;
 mod signatures;
 mod workspace;

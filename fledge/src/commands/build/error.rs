@@ -166,6 +166,9 @@ fn fetch_code(error: &FetchError) -> ExitCode {
         FetchError::Unreachable { .. } | FetchError::Setup(_) => ExitCode::Unavailable,
         FetchError::Status { status, .. } if status.is_server_error() => ExitCode::Unavailable,
         FetchError::Status { .. } | FetchError::NotFound { .. } => ExitCode::NotFound,
+        FetchError::Nowhere { failures } => {
+            failures.last().map_or(ExitCode::Unavailable, fetch_code)
+        }
         FetchError::Checksum { .. } | FetchError::NoChecksum { .. } => ExitCode::Verification,
         FetchError::Write { source, .. } | FetchError::Cache { source, .. } if is_full(source) => {
             ExitCode::Capacity
