@@ -8,6 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::commands::build::{self, BuildArgs, BuildError};
+use crate::commands::diff::DiffArgs;
+use crate::commands::inspect::InspectArgs;
 use crate::commands::keygen::KeygenArgs;
 use crate::commands::sign::SignArgs;
 use crate::commands::verify::VerifyArgs;
@@ -29,6 +31,8 @@ Examples:
   fledge build                                build ./fledge.toml into ./plugin.cpio.gz
   fledge build --manifest manifest/web.json   and write its manifest beside it
   fledge build --help                         all flags
+  fledge inspect plugin.cpio.gz               what is in it, and what it costs to boot it
+  fledge diff a.cpio.gz b.cpio.gz             why they differ
   fledge keygen                               make fledge.key and fledge.pub
   fledge sign plugin.cpio.gz -s fledge.key    write plugin.cpio.gz.minisig
   fledge verify plugin.cpio.gz -p fledge.pub  check it, and the manifest beside it";
@@ -57,6 +61,10 @@ impl OutputArgs {
 enum Command {
     /// Build an artifact from a fledge.toml
     Build(BuildArgs),
+    /// Show what is in an artifact, and what it costs to boot it
+    Inspect(InspectArgs),
+    /// Say why two artifacts differ
+    Diff(DiffArgs),
     /// Make a key pair for signatures
     Keygen(KeygenArgs),
     /// Sign an artifact
@@ -71,6 +79,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::new(cli.output.verbosity());
+    let done = |()| common::exit_code::ExitCode::Success;
     let code = match cli.command {
         Command::Build(args) => match build(args, &ui) {
             Ok(()) => common::exit_code::ExitCode::Success,
@@ -79,9 +88,11 @@ pub fn run() -> ExitCode {
                 error.exit_code()
             }
         },
-        Command::Keygen(args) => ended(commands::keygen::run(args, &ui), &ui),
-        Command::Sign(args) => ended(commands::sign::run(args, &ui), &ui),
-        Command::Verify(args) => ended(commands::verify::run(args, &ui), &ui),
+        Command::Inspect(args) => ended(commands::inspect::run(&args, &ui).map(done), &ui),
+        Command::Diff(args) => ended(commands::diff::run(&args, &ui), &ui),
+        Command::Keygen(args) => ended(commands::keygen::run(args, &ui).map(done), &ui),
+        Command::Sign(args) => ended(commands::sign::run(args, &ui).map(done), &ui),
+        Command::Verify(args) => ended(commands::verify::run(args, &ui).map(done), &ui),
         Command::Version => {
             commands::version::run(&ui);
             common::exit_code::ExitCode::Success
@@ -91,9 +102,12 @@ pub fn run() -> ExitCode {
 }
 
 /// Says why a command failed, and how the program ends.
-fn ended<E: Failure>(result: Result<(), E>, ui: &Ui) -> common::exit_code::ExitCode {
+fn ended<E: Failure>(
+    result: Result<common::exit_code::ExitCode, E>,
+    ui: &Ui,
+) -> common::exit_code::ExitCode {
     match result {
-        Ok(()) => common::exit_code::ExitCode::Success,
+        Ok(code) => code,
         Err(error) => {
             ui.error(&error, &error_chain::causes(&error), &error.hints());
             error.exit_code()

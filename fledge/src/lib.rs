@@ -4,11 +4,14 @@
 //! networks or terminals, so that volantd can use them too. Nothing here needs root or another program.
 
 pub mod image;
+pub mod inspect;
 pub mod signature;
 pub mod tree;
 
 #[cfg(feature = "cli")]
 pub mod assemble;
+#[cfg(feature = "cli")]
+pub mod budget;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]

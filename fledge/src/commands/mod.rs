@@ -1,6 +1,8 @@
 //! One module for each command.
 
 pub mod build;
+pub mod diff;
+pub mod inspect;
 pub mod keygen;
 mod password;
 pub mod sign;

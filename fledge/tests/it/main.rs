@@ -1,6 +1,7 @@
 //! The `fledge` program as its users run it: real files, real processes, no network beyond loopback.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod artifacts;
 mod bad_input;
 mod build;
 mod download;

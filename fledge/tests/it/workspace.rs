@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use assert_cmd::Command;
+use common::digest::Digest;
 use common::manifest::Manifest;
 use fledge::image::cpio::{Entry, Kind, Limits, ReadError, read_entries};
 
@@ -97,6 +98,11 @@ impl Workspace {
             .collect();
         names.sort_unstable();
         names
+    }
+
+    /// The digest of a file.
+    pub(crate) fn digest(&self, name: &str) -> Digest {
+        Digest::of(&fs_err::read(self.path(name)).unwrap())
     }
 
     pub(crate) fn manifest(&self) -> Manifest {

@@ -1,0 +1,14 @@
+//! Reads artifacts back: as a tree, whatever their format. Changes nothing, and believes nothing that an artifact says of itself.
+
+#[cfg(feature = "cli")]
+mod artifact;
+pub mod cpio;
+#[cfg(feature = "cli")]
+pub mod differences;
+#[cfg(feature = "cli")]
+pub mod report;
+mod spool;
+
+#[cfg(feature = "cli")]
+pub use artifact::{Artifact, Format, InspectError, Packing, read};
+pub use spool::Spool;
