@@ -24,7 +24,10 @@ pub(super) const LOG_GROUPS_PER_FLEX: u8 = 3;
 pub(super) const MAX_INODES_PER_GROUP: u32 = 8 * BLOCK_BYTES;
 
 /// One inode for so many blocks: one for 16 KiB, as `mke2fs` does (`inode_ratio` in mke2fs.conf).
-pub(super) const BLOCKS_PER_INODE: u32 = 4;
+const BLOCKS_PER_INODE: u32 = 4;
+
+/// Below 512 MiB there is one for each block (type `small` there).
+const SMALL_BLOCKS: u32 = 128 * 1024;
 
 /// Group descriptors in a block: 64 bytes each with feature `64bit`, which makes room for whole checksums of the bitmaps.
 pub(super) const DESCRIPTORS_PER_BLOCK: u32 = 64;
@@ -43,30 +46,47 @@ pub(super) struct Geometry {
     pub(super) inodes_per_group: u32,
 }
 
+/// How many inodes there are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Inodes {
+    /// Those that are in use, reserved ones included.
+    pub(super) needed: u32,
+    /// Those with which there are free ones.
+    pub(super) wanted: u32,
+}
+
+impl Inodes {
+    /// `needed`, and those that so many free blocks call for.
+    pub(super) fn with_free(needed: u32, free_blocks: u32) -> Self {
+        Self {
+            needed,
+            wanted: needed.saturating_add(inodes_for(free_blocks)),
+        }
+    }
+}
+
 impl Geometry {
-    /// A file system of at most `blocks` with at least `inodes`; none where its metadata does not fit. A remainder that is too small
-    /// to be a group is left out.
-    pub(super) fn new(blocks: u32, inodes: u32) -> Option<Self> {
-        let inodes = inodes.max(blocks / BLOCKS_PER_INODE);
-        let whole = |blocks: u32| {
+    /// A file system of at most `blocks`, with as many inodes as it has blocks for and at least `inodes.wanted` if they fit; none
+    /// where its metadata or `inodes.needed` do not. A remainder that is too small to be a group is left out.
+    pub(super) fn new(blocks: u32, inodes: Inodes) -> Option<Self> {
+        let wanted = inodes.wanted.max(inodes_for(blocks));
+        let of_size = |blocks: u32| {
             let groups = blocks.div_ceil(BLOCKS_PER_GROUP);
-            if groups == 0 {
-                return None;
-            }
-            let inodes_per_group = inodes
+            let last = groups.checked_sub(1)?;
+            let inodes_per_group = wanted
                 .div_ceil(groups)
-                .next_multiple_of(INODES_PER_BLOCK);
+                .next_multiple_of(INODES_PER_BLOCK)
+                .min(MAX_INODES_PER_GROUP);
             let this = Self {
                 blocks,
                 groups,
                 inodes_per_group,
             };
-            let last = groups - 1;
-            let fits = inodes_per_group <= MAX_INODES_PER_GROUP
+            let fits = this.inodes() >= inodes.needed
                 && this.blocks_in(last) >= this.metadata_blocks(last) + LEAST_USE_OF_LAST_GROUP;
             fits.then_some(this)
         };
-        whole(blocks).or_else(|| whole(blocks / BLOCKS_PER_GROUP * BLOCKS_PER_GROUP))
+        of_size(blocks).or_else(|| of_size(blocks / BLOCKS_PER_GROUP * BLOCKS_PER_GROUP))
     }
 
     /// Inodes of the whole file system.
@@ -140,6 +160,15 @@ impl Geometry {
     fn flex_groups(&self, group: u32) -> u32 {
         let first = group / GROUPS_PER_FLEX * GROUPS_PER_FLEX;
         (self.groups - first).min(GROUPS_PER_FLEX)
+    }
+}
+
+/// How many inodes `blocks` blocks have at least.
+fn inodes_for(blocks: u32) -> u32 {
+    if blocks < SMALL_BLOCKS {
+        blocks
+    } else {
+        blocks / BLOCKS_PER_INODE
     }
 }
 

@@ -2,7 +2,8 @@
 //! milliseconds, of which only a few blocks are written.
 //!
 //! 4096-byte blocks, extents, checksums of all metadata, 34-bit times, and a journal if wanted; the superblock's features are in
-//! `superblock.rs`. The same input gives the same bytes: the UUID and the seed of the directory hashes follow from what is written.
+//! `superblock.rs`. The same input gives the same bytes: the UUID follows from what is written, and the
+//! seed of the directory hashes is fixed.
 //! Contents are streamed; what nobody writes stays a hole.
 //!
 //! It writes new file systems only: it reads none and changes none. Holes in files are not kept, and extended attributes have the

@@ -5,6 +5,9 @@ use std::io::{self, Seek, SeekFrom, Write};
 use super::format::BLOCK_BYTES;
 use super::space::Extent;
 
+/// What is compared with to find zeros, in bytes: as much as is copied at once.
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+
 /// Where the file system goes.
 #[derive(Debug)]
 pub(super) struct Output<W> {
@@ -67,7 +70,7 @@ fn offset_of(block: u32) -> u64 {
     u64::from(block) * u64::from(BLOCK_BYTES)
 }
 
-/// Writes a file's content to its blocks, one extent after the other.
+/// Writes a file's content to its blocks, one extent after the other. Where only zeros come, it writes nothing.
 #[derive(Debug)]
 pub(super) struct FileWriter<'a, W> {
     output: &'a mut Output<W>,
@@ -100,7 +103,10 @@ impl<W: Write + Seek> Write for FileWriter<'_, W> {
             self.left = offset_of(extent.count);
         }
         let count = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
-        self.output.put_at(self.at, &bytes[..count])?;
+        let bytes = &bytes[..count];
+        if ZEROS.get(..count) != Some(bytes) {
+            self.output.put_at(self.at, bytes)?;
+        }
         let written = u64::try_from(count).unwrap_or(u64::MAX);
         self.at += written;
         self.left -= written;

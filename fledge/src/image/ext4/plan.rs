@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::directory::{self, Entry};
+use super::directory::{Directory, Entry, MAX_NAME_BYTES};
 use super::format::BLOCK_BYTES;
 use super::inode::{device_root, type_in_directory};
 use super::space::{Need, ROOT_LEN};
@@ -81,7 +81,10 @@ impl<'a> Plan<'a> {
             Some(node) => {
                 return Err(WriteError::Unsupported {
                     path: shown(LOST_AND_FOUND),
-                    why: format!("it is {}, and ext4 keeps this name for a directory", node.what()),
+                    why: format!(
+                        "it is {}, and ext4 keeps this name for a directory",
+                        node.what()
+                    ),
                 });
             }
         }
@@ -111,7 +114,7 @@ impl<'a> Plan<'a> {
         for (name, item) in self.directories.get(path).into_iter().flatten() {
             entries.push(Entry {
                 name,
-                // Every inode of the tree has a number by the time that names are written.
+                // Every inode of the tree has a number by the time that names are written; before that, only names count.
                 inode: self.numbers.get(&item.id).copied().unwrap_or(0),
                 file_type: type_in_directory(&item.node.kind),
             });
@@ -127,10 +130,7 @@ impl<'a> Plan<'a> {
             kind: &node.kind,
             links: 2,
             parent: ROOT,
-            need: Need {
-                content: LOST_AND_FOUND_BLOCKS,
-                has_xattr_block: false,
-            },
+            need: Need::content(LOST_AND_FOUND_BLOCKS),
         });
     }
 
@@ -165,15 +165,14 @@ impl<'a> Plan<'a> {
         let children = self.directories.get(path).map_or(&[][..], Vec::as_slice);
         if let Some((name, _)) = children
             .iter()
-            .find(|(name, _)| name.len() > directory::MAX_NAME_BYTES)
+            .find(|(name, _)| name.len() > MAX_NAME_BYTES)
         {
             return Err(WriteError::Name {
                 path: shown(&[path, b"/", name].concat()),
-                why: format!("a name has at most {} bytes", directory::MAX_NAME_BYTES),
+                why: format!("a name has at most {MAX_NAME_BYTES} bytes"),
             });
         }
-        let names = own.into_iter().chain(children.iter().map(|(name, _)| *name));
-        let content = directory::count_blocks(names);
+        let content = Directory::new(self.entries(path)).count_blocks();
         let subdirectories = usize::from(own.is_some())
             + children
                 .iter()
@@ -235,11 +234,9 @@ fn file_need(item: &Item<'_>) -> Result<Need, WriteError> {
             })?
         }
         Kind::Symlink(target) if target.len() > MAX_SHORT_TARGET_BYTES => 1,
-        Kind::CharacterDevice(device) | Kind::BlockDevice(device) => {
-            device_root(*device)
-                .map(|_| 0)
-                .ok_or_else(|| unsupported("Linux has no device with such a large number"))?
-        }
+        Kind::CharacterDevice(device) | Kind::BlockDevice(device) => device_root(*device)
+            .map(|_| 0)
+            .ok_or_else(|| unsupported("Linux has no device with such a large number"))?,
         Kind::Directory | Kind::Symlink(_) | Kind::Fifo | Kind::Socket => 0,
     };
     Ok(Need {

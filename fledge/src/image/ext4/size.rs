@@ -1,7 +1,9 @@
 //! Finds the size of a file system. Everything is laid out once without writing it, so that what is written afterwards fits.
 
+use std::iter::once;
+
 use super::format::BLOCK_BYTES;
-use super::geometry::{BLOCKS_PER_GROUP, BLOCKS_PER_INODE, Geometry, MAX_INODES_PER_GROUP};
+use super::geometry::{BLOCKS_PER_GROUP, Geometry, Inodes, MAX_INODES_PER_GROUP};
 use super::journal;
 use super::plan::Plan;
 use super::space::{Need, Space};
@@ -44,8 +46,8 @@ pub(super) fn lay_out(
         ))
     };
     let free = blocks_of(free_bytes).ok_or_else(too_large)?;
-    let inodes = plan.next_inode().saturating_add(free / BLOCKS_PER_INODE);
-    let groups = inodes.div_ceil(MAX_INODES_PER_GROUP);
+    let inodes = Inodes::with_free(plan.next_inode(), free);
+    let groups = inodes.wanted.div_ceil(MAX_INODES_PER_GROUP);
     let mut blocks = needs(plan)
         .map(|need| u64::from(need.content))
         .sum::<u64>()
@@ -80,10 +82,10 @@ fn exactly(plan: &Plan<'_>, options: &Options, size_bytes: u64) -> Result<Layout
     };
     let blocks = u32::try_from(size_bytes / u64::from(BLOCK_BYTES)).map_err(|_| too_small())?;
     let content = needs(plan).try_fold(0_u32, |sum, need| sum.checked_add(need.content));
-    let left = content.and_then(|content| blocks.checked_sub(content));
-    let inodes = plan
-        .next_inode()
-        .saturating_add(left.ok_or_else(too_small)? / BLOCKS_PER_INODE);
+    let left = content
+        .and_then(|content| blocks.checked_sub(content))
+        .ok_or_else(too_small)?;
+    let inodes = Inodes::with_free(plan.next_inode(), left);
     let (layout, _) = try_blocks(plan, options, blocks, inodes).ok_or_else(too_small)?;
     Ok(layout)
 }
@@ -93,7 +95,7 @@ fn try_blocks(
     plan: &Plan<'_>,
     options: &Options,
     blocks: u32,
-    inodes: u32,
+    inodes: Inodes,
 ) -> Option<(Layout, u32)> {
     let geometry = Geometry::new(blocks, inodes)?;
     let journal_blocks = if options.journal {
@@ -102,11 +104,8 @@ fn try_blocks(
         0
     };
     let mut space = Space::new(&geometry);
-    let journal = Need {
-        content: journal_blocks,
-        has_xattr_block: false,
-    };
-    for need in std::iter::once(journal).chain(needs(plan)) {
+    let journal = Need::content(journal_blocks);
+    for need in once(journal).chain(needs(plan)) {
         space.place(need)?;
     }
     let layout = Layout {
@@ -118,7 +117,7 @@ fn try_blocks(
 }
 
 fn needs(plan: &Plan<'_>) -> impl Iterator<Item = Need> {
-    std::iter::once(&plan.root)
+    once(&plan.root)
         .chain(&plan.others)
         .map(|planned| planned.need)
 }

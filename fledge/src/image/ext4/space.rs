@@ -50,6 +50,16 @@ pub(super) struct Need {
     pub(super) has_xattr_block: bool,
 }
 
+impl Need {
+    /// Blocks for content and nothing else.
+    pub(super) fn content(blocks: u32) -> Self {
+        Self {
+            content: blocks,
+            has_xattr_block: false,
+        }
+    }
+}
+
 /// The blocks that are left.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Space<'a> {
@@ -160,7 +170,7 @@ impl Place {
                 blocks.push((at, block));
                 above.push((firsts.first().copied().unwrap_or(0), at));
             }
-            entries = above.iter().map(index_entry).collect();
+            entries = above.iter().copied().map(index_entry).collect();
             firsts = above.iter().map(|&(first, _)| first).collect();
             depth += 1;
         }
@@ -180,7 +190,7 @@ fn leaf_entry(extent: &Extent) -> [u8; ENTRY_LEN] {
 }
 
 /// `struct ext4_extent_idx`.
-fn index_entry(&(first, at): &(u32, u32)) -> [u8; ENTRY_LEN] {
+fn index_entry((first, at): (u32, u32)) -> [u8; ENTRY_LEN] {
     let mut entry = [0; ENTRY_LEN];
     put_u32(&mut entry, 0, first);
     put_u32(&mut entry, 4, at);

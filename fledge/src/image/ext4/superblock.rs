@@ -3,9 +3,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::format::{
-    BLOCK_LEN, Block, Checksum, INODE_LEN, halves, put, put_u16, put_u32, words,
-};
+use super::directory::HASH_SEED;
+use super::format::{BLOCK_LEN, Block, Checksum, INODE_LEN, halves, put, put_u16, put_u32, words};
 use super::geometry::{BLOCKS_PER_GROUP, Geometry, LOG_GROUPS_PER_FLEX};
 
 /// The length of a superblock, in bytes.
@@ -69,22 +68,17 @@ const DESCRIPTOR_CHECKSUM_AT: usize = 0x1e;
 pub(super) struct Identity {
     /// Its UUID, of version 8 (RFC 9562: whatever the writer defines).
     pub(super) uuid: [u8; 16],
-    /// What directory hashes begin with.
-    pub(super) hash_seed: [u8; 16],
 }
 
 impl Identity {
     /// That of a file system which `facts` describe.
     pub(super) fn of(facts: &[u8]) -> Self {
         let mut uuid = [0; 16];
-        let mut hash_seed = [0; 16];
         let digest = Sha256::digest(facts);
-        let (first, second) = digest.split_at(16);
-        uuid.copy_from_slice(first);
-        hash_seed.copy_from_slice(second);
+        uuid.copy_from_slice(&digest[..16]);
         uuid[6] = uuid[6] & 0x0f | 0x80;
         uuid[8] = uuid[8] & 0x3f | 0x80;
-        Self { uuid, hash_seed }
+        Self { uuid }
     }
 
     /// What all checksums but the superblock's begin with.
@@ -155,7 +149,7 @@ impl Superblock<'_> {
         put_u32(&mut block, 0x60, INCOMPATIBLE);
         put_u32(&mut block, 0x64, READ_ONLY_COMPATIBLE);
         put(&mut block, 0x68, &self.identity.uuid);
-        put(&mut block, 0xec, &self.identity.hash_seed);
+        put(&mut block, 0xec, &HASH_SEED);
         block[0xfc] = HASH_VERSION;
         put_u16(&mut block, 0xfe, u16::try_from(DESCRIPTOR_LEN).unwrap_or(0));
         put_u32(&mut block, 0x100, DEFAULT_MOUNT_OPTIONS);

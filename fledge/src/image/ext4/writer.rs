@@ -3,10 +3,10 @@
 use std::io::{self, Seek, Write};
 
 use super::Options;
-use super::directory;
+use super::directory::{Directory, empty_block};
 use super::format::{BLOCK_BYTES, BLOCK_LEN, Block, INODE_LEN, INODES_PER_BLOCK, put};
 use super::geometry::{Geometry, has_superblock};
-use super::inode::{HAS_EXTENTS, Inode, XATTRS_LEN, device_root};
+use super::inode::{HAS_EXTENTS, HAS_INDEX, Inode, XATTRS_LEN, device_root};
 use super::journal;
 use super::output::{FileWriter, Output};
 use super::plan::{self, LOST_AND_FOUND_BLOCKS, MAX_SHORT_TARGET_BYTES, Plan, Planned};
@@ -99,7 +99,9 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
         match planned.kind {
             Kind::Directory => {
                 self.count_directory(number);
-                self.directory(number, planned, &place)?;
+                if self.directory(number, planned, &place)? {
+                    inode.flags |= HAS_INDEX;
+                }
                 inode.size_bytes = u64::from(planned.need.content) * u64::from(BLOCK_BYTES);
             }
             Kind::File(content) => {
@@ -120,7 +122,7 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
             }
             Kind::Fifo | Kind::Socket => return self.inode(number, &inode),
         }
-        inode.flags = HAS_EXTENTS;
+        inode.flags |= HAS_EXTENTS;
         inode.root = self.tree(number, &place)?;
         self.inode(number, &inode)
     }
@@ -142,17 +144,20 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
         }
     }
 
-    fn directory(&mut self, number: u32, planned: &Planned<'_>, place: &Place) -> io::Result<()> {
+    /// Writes a directory, and says whether it has an index.
+    fn directory(&mut self, number: u32, planned: &Planned<'_>, place: &Place) -> io::Result<bool> {
         let seed = self.identity.inode_seed(number);
-        let entries = self.plan.entries(planned.path);
-        let mut blocks = directory::blocks(&entries, number, planned.parent, seed);
+        let directory = Directory::new(self.plan.entries(planned.path));
+        let mut writer = FileWriter::new(&mut self.out, &place.extents);
+        for block in directory.blocks(number, planned.parent, seed) {
+            writer.write_all(&block)?;
+        }
         if number == FIRST_INODE && self.plan.has_own_lost_and_found {
             for _ in 1..LOST_AND_FOUND_BLOCKS {
-                blocks.push(directory::empty_block(seed));
+                writer.write_all(&empty_block(seed))?;
             }
         }
-        let mut writer = FileWriter::new(&mut self.out, &place.extents);
-        blocks.iter().try_for_each(|block| writer.write_all(block))
+        Ok(directory.has_index())
     }
 
     fn content(&mut self, path: &[u8], content: &Content, place: &Place) -> Result<(), WriteError> {
@@ -176,10 +181,7 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
         if blocks == 0 {
             return Ok(None);
         }
-        let place = self.place(Need {
-            content: blocks,
-            has_xattr_block: false,
-        })?;
+        let place = self.place(Need::content(blocks))?;
         let superblock = journal::superblock(blocks, &self.identity);
         FileWriter::new(&mut self.out, &place.extents).write_all(&superblock)?;
         let mut attributes = Attributes::new(0o600);
@@ -252,7 +254,10 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
             }
         }
         let descriptors = superblock.descriptors();
-        for group in (0..geometry.groups).rev().filter(|&group| has_superblock(group)) {
+        for group in (0..geometry.groups)
+            .rev()
+            .filter(|&group| has_superblock(group))
+        {
             let start = Geometry::start_of(group);
             self.out.put(start + 1, &descriptors)?;
             let mut block = [0; BLOCK_LEN];

@@ -107,7 +107,8 @@ impl Stored {
             attributes.push(attribute);
         }
         // Linux looks for an attribute of a block in this order.
-        attributes.sort_by_key(|attribute| (attribute.prefix, attribute.name.len(), attribute.name));
+        attributes
+            .sort_by_key(|attribute| (attribute.prefix, attribute.name.len(), attribute.name));
         let mut room = XATTRS_LEN - INODE_HEADER_LEN - END_LEN;
         let (in_inode, in_block): (Vec<_>, Vec<_>) =
             attributes.into_iter().partition(|attribute| {
