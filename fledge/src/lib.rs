@@ -21,6 +21,8 @@ pub mod fetch;
 #[cfg(feature = "cli")]
 pub mod manifest_out;
 #[cfg(feature = "cli")]
+pub mod oci;
+#[cfg(feature = "cli")]
 pub mod plan;
 #[cfg(feature = "cli")]
 pub mod provenance;

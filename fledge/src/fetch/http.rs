@@ -35,7 +35,8 @@ impl Client {
         }
     }
 
-    fn http(&self) -> Result<&reqwest::Client, FetchError> {
+    /// The client itself, for who speaks more than downloads.
+    pub(crate) fn http(&self) -> Result<&reqwest::Client, FetchError> {
         if let Some(http) = self.http.get() {
             return Ok(http);
         }

@@ -310,7 +310,13 @@ impl Tree {
 
     /// Removes everything below the directory at `path`, an empty one being the root.
     pub fn clear(&mut self, path: &[u8]) {
-        let below: Vec<Vec<u8>> = self.below(path).map(|(path, _)| path.clone()).collect();
+        self.retain_below(path, |_| false);
+    }
+
+    /// As [`Tree::clear`], but leaves the paths that `keep` wants; it must want every directory above such a path too.
+    pub fn retain_below(&mut self, path: &[u8], keep: impl Fn(&[u8]) -> bool) {
+        let below = self.below(path).map(|(path, _)| path);
+        let below: Vec<Vec<u8>> = below.filter(|path| !keep(path)).cloned().collect();
         for path in below {
             self.entries.remove(&path);
         }

@@ -1,0 +1,399 @@
+//! Makes the plain archive of a layer readable at any place: what is compressed goes into a file without a name, which cannot outlive
+//! the program; what is not stays where it is. Both are hashed on the way. Reads no archive.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use common::digest::Digest;
+use flate2::bufread::MultiGzDecoder;
+use sha2::{Digest as _, Sha256};
+use zstd::stream::read::Decoder as ZstdDecoder;
+
+use super::budget::{Budget, Exhausted};
+use crate::image::hashed::Hashed;
+use crate::tree::Content;
+
+/// How much is read, hashed and written at once, in bytes.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The largest window of a zstd stream, as a power of two: what zstd itself allows without being asked, 128 MiB.
+const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+
+/// A layer that cannot be made readable.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The blob cannot be read.
+    #[error("It cannot be read")]
+    Read(#[source] io::Error),
+    /// The blob is not what its magic says.
+    #[error("It cannot be decompressed as {format}")]
+    Decompress {
+        /// The format.
+        format: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is compressed in another way.
+    #[error("It is compressed with {format}; layers are gzip, zstd or plain")]
+    Format {
+        /// The format.
+        format: &'static str,
+    },
+    /// The archive cannot be kept.
+    #[error("It cannot be unpacked into a file in `{directory}`")]
+    Write {
+        /// Where the file without a name is.
+        directory: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is too large.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// The user pressed Ctrl-C.
+    #[error("Interrupted")]
+    Interrupted,
+}
+
+/// A plain archive in a file.
+#[derive(Debug, Clone)]
+pub(super) struct Archive {
+    file: Arc<File>,
+    offset: u64,
+    size_bytes: u64,
+}
+
+impl Archive {
+    /// Its length.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// A part of it.
+    pub(super) fn part(&self, offset: u64, size_bytes: u64) -> Content {
+        Content::Part {
+            file: Arc::clone(&self.file),
+            offset: self.offset.saturating_add(offset),
+            size_bytes,
+        }
+    }
+
+    /// All of it.
+    pub(super) fn whole(&self) -> Content {
+        self.part(0, self.size_bytes)
+    }
+}
+
+/// A plain archive, and what it and its blob are.
+#[derive(Debug, Clone)]
+pub(super) struct Spooled {
+    /// The archive.
+    pub archive: Archive,
+    /// The digest of the blob as it is stored.
+    pub blob: Digest,
+    /// The digest of the archive, which a config calls `diff_id`.
+    pub diff_id: Digest,
+}
+
+/// How a blob is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// What the work goes by.
+#[derive(Clone, Copy)]
+pub(super) struct Workplace<'a> {
+    /// Where files without a name are made.
+    pub directory: &'a Path,
+    /// What the image may use up.
+    pub budget: &'a Budget,
+    /// Whether to stop.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl std::fmt::Debug for Workplace<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workplace")
+            .field("directory", &self.directory)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes the archive in `blob` readable.
+///
+/// # Errors
+/// Where the blob is damaged or too large, or there is no room for it.
+pub(super) fn spool(blob: &Content, workplace: Workplace<'_>) -> Result<Spooled, SpoolError> {
+    let mut reader = blob.open().map_err(SpoolError::Read)?;
+    let compression = detect(&mut reader)?;
+    if compression == Compression::None {
+        let (size_bytes, digest) = pump(&mut reader, io::sink(), workplace, "tar")?;
+        let archive = plain(blob, workplace)?;
+        if archive.size_bytes != size_bytes {
+            return Err(SpoolError::Read(io::ErrorKind::UnexpectedEof.into()));
+        }
+        return Ok(Spooled {
+            archive,
+            blob: digest,
+            diff_id: digest,
+        });
+    }
+    let mut hashing = BufReader::with_capacity(BUFFER_BYTES, HashingReader::new(reader));
+    let file = anonymous(workplace)?;
+    let (size_bytes, diff_id) = if compression == Compression::Gzip {
+        // Several members, one after the other, are one archive: eStargz has one per file.
+        pump(MultiGzDecoder::new(&mut hashing), &file, workplace, "gzip")?
+    } else {
+        let decoder = zstd_decoder(&mut hashing).map_err(|source| SpoolError::Decompress {
+            format: "zstd",
+            source,
+        })?;
+        pump(decoder, &file, workplace, "zstd")?
+    };
+    io::copy(&mut hashing, &mut io::sink()).map_err(SpoolError::Read)?;
+    Ok(Spooled {
+        archive: Archive {
+            file: Arc::new(file),
+            offset: 0,
+            size_bytes,
+        },
+        blob: hashing.into_inner().finish(),
+        diff_id,
+    })
+}
+
+/// Makes an archive readable of which nobody knows a digest.
+///
+/// # Errors
+/// As [`spool`].
+pub(super) fn uncompressed(
+    archive: &Content,
+    workplace: Workplace<'_>,
+) -> Result<Archive, SpoolError> {
+    let mut reader = archive.open().map_err(SpoolError::Read)?;
+    if detect(&mut reader)? == Compression::None {
+        plain(archive, workplace)
+    } else {
+        spool(archive, workplace).map(|spooled| spooled.archive)
+    }
+}
+
+fn zstd_decoder<R: BufRead>(input: R) -> io::Result<ZstdDecoder<'static, R>> {
+    let mut decoder = ZstdDecoder::with_buffer(input)?;
+    decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
+    Ok(decoder)
+}
+
+/// By what the blob begins with; media types are not always right.
+fn detect(reader: &mut (impl Read + Seek)) -> Result<Compression, SpoolError> {
+    let mut magic = [0; 6];
+    let mut filled = 0;
+    while filled < magic.len() {
+        match reader.read(&mut magic[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(SpoolError::Read(error)),
+        }
+    }
+    reader.rewind().map_err(SpoolError::Read)?;
+    // gzip: RFC 1952 §2.3.1. zstd: RFC 8878 §3.1, a frame or one to be skipped.
+    match magic {
+        [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Compression::Zstd),
+        [b'B', b'Z', b'h', ..] => Err(SpoolError::Format { format: "bzip2" }),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(SpoolError::Format { format: "xz" }),
+        _ => Ok(Compression::None),
+    }
+}
+
+/// Copies all of `input`, and returns its length and digest.
+fn pump(
+    mut input: impl Read,
+    out: impl Write,
+    workplace: Workplace<'_>,
+    format: &'static str,
+) -> Result<(u64, Digest), SpoolError> {
+    let mut out = Hashed::new(out);
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match input.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) if format == "tar" => return Err(SpoolError::Read(source)),
+                Err(source) => return Err(SpoolError::Decompress { format, source }),
+            }
+        }
+        if filled == 0 {
+            let size_bytes = out.bytes();
+            return Ok((size_bytes, out.finish().1));
+        }
+        if (workplace.stop)() {
+            return Err(SpoolError::Interrupted);
+        }
+        workplace.budget.take_unpacked(filled)?;
+        out.write_all(&buffer[..filled])
+            .map_err(|source| write_error(workplace, source))?;
+    }
+}
+
+/// The archive of a blob that is not compressed, where it is.
+fn plain(blob: &Content, workplace: Workplace<'_>) -> Result<Archive, SpoolError> {
+    let (file, offset) = match blob {
+        Content::Part { file, offset, .. } => (Arc::clone(file), *offset),
+        Content::Host { path, .. } => {
+            let file = fs_err::File::open(path).map_err(SpoolError::Read)?;
+            (Arc::new(file.into_file()), 0)
+        }
+        Content::Bytes(bytes) => {
+            let mut file = anonymous(workplace)?;
+            file.write_all(bytes)
+                .map_err(|source| write_error(workplace, source))?;
+            (Arc::new(file), 0)
+        }
+    };
+    Ok(Archive {
+        file,
+        offset,
+        size_bytes: blob.size_bytes(),
+    })
+}
+
+fn anonymous(workplace: Workplace<'_>) -> Result<File, SpoolError> {
+    fs_err::create_dir_all(workplace.directory)
+        .and_then(|()| tempfile::tempfile_in(workplace.directory))
+        .map_err(|source| write_error(workplace, source))
+}
+
+fn write_error(workplace: Workplace<'_>, source: io::Error) -> SpoolError {
+    SpoolError::Write {
+        directory: workplace.directory.display().to_string(),
+        source,
+    }
+}
+
+/// A reader that hashes what is read.
+struct HashingReader<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R> HashingReader<R> {
+    fn new(inner: R) -> Self {
+        Self {
+            inner,
+            hash: Sha256::new(),
+        }
+    }
+
+    fn finish(self) -> Digest {
+        Digest::from_bytes(self.hash.finalize().into())
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spooled(blob: &[u8]) -> Result<(Vec<u8>, Spooled), SpoolError> {
+        let directory = tempfile::tempdir().unwrap();
+        let budget = Budget::with_unpacked_bytes(1 << 20);
+        let workplace = Workplace {
+            directory: directory.path(),
+            budget: &budget,
+            stop: &|| false,
+        };
+        let spooled = spool(&Content::Bytes(blob.to_vec()), workplace)?;
+        let mut bytes = Vec::new();
+        spooled.archive.whole().copy_to(&mut bytes).unwrap();
+        // What is unpacked has no name.
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 0);
+        Ok((bytes, spooled))
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn every_compression_gives_the_same_archive() {
+        let plain = b"some archive".repeat(1000);
+        let (first, second) = plain.split_at(700);
+        let skippable = [&[0x51, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2][..]];
+        for blob in [
+            plain.clone(),
+            gzip(&plain),
+            [gzip(first), gzip(second)].concat(),
+            zstd::encode_all(&plain[..], 3).unwrap(),
+            [
+                skippable.concat(),
+                zstd::encode_all(first, 1).unwrap(),
+                zstd::encode_all(second, 1).unwrap(),
+            ]
+            .concat(),
+        ] {
+            let (bytes, spooled) = spooled(&blob).unwrap();
+            assert_eq!(bytes, plain);
+            assert_eq!(spooled.diff_id, Digest::of(&plain));
+            assert_eq!(spooled.blob, Digest::of(&blob));
+        }
+    }
+
+    #[test]
+    fn damaged_and_hostile_blobs_are_refused() {
+        let zeros = vec![0; (1 << 20) + 1];
+        let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+        let table = [
+            (half(gzip(b"some archive, cut")), "decompressed as gzip"),
+            (
+                half(zstd::encode_all(&b"some archive"[..], 1).unwrap()),
+                "decompressed as zstd",
+            ),
+            (b"BZh91AY".to_vec(), "compressed with bzip2"),
+            (b"\xfd7zXZ\0".to_vec(), "compressed with xz"),
+            (gzip(&zeros), "bytes when they are unpacked"),
+            (zstd::encode_all(&zeros[..], 1).unwrap(), "bytes when they"),
+            (zeros.clone(), "bytes when they are unpacked"),
+        ];
+        for (blob, expected) in table {
+            let message = spooled(&blob).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn it_stops_when_asked() {
+        let budget = Budget::default();
+        let workplace = Workplace {
+            directory: Path::new("/nonexistent"),
+            budget: &budget,
+            stop: &|| true,
+        };
+        let blob = Content::Bytes(b"x".to_vec());
+        assert!(matches!(
+            spool(&blob, workplace),
+            Err(SpoolError::Interrupted)
+        ));
+    }
+}
