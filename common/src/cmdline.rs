@@ -3,6 +3,7 @@
 //! Keys and encoding are those of the Go system, the order is fixed. A line that the kernel would cut is refused, never cut.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 
@@ -12,7 +13,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError, Rootfs, RootfsFormat};
 
 /// The longest usable line in bytes: `COMMAND_LINE_SIZE` of x86 (2048, arch/x86/include/asm/setup.h) less its NUL.
 pub const MAX_CMDLINE_BYTES: usize = 2047;
@@ -31,6 +32,75 @@ pub const KEY_API_PORT: &str = "volant.api_port";
 pub const KEY_PLUGIN: &str = "volant.plugin";
 /// Key of the encoded manifest.
 pub const KEY_MANIFEST: &str = "volant.manifest";
+
+/// Key of the device with the guest config, where the guest boots a root file system: `/dev/vdb`.
+pub const KEY_CONFIG: &str = "volant.config";
+/// Key of the layer over a read-only root; see [`Writable`].
+pub const KEY_WRITABLE: &str = "volant.writable";
+
+/// The program that the kernel runs from a root file system: every image that Volant builds has the agent there.
+pub const AGENT_PATH: &str = "/bin/kestrel";
+
+/// The root file system's disk. Both VMMs give a guest its disks in their order, and its kernel numbers them so.
+pub const ROOT_DEVICE: &str = "/dev/vda";
+/// The disk of the guest config.
+pub const CONFIG_DEVICE: &str = "/dev/vdb";
+/// The disk of the writable layer, where it is one.
+pub const WRITABLE_DEVICE: &str = "/dev/vdc";
+
+/// Where a guest with a read-only root writes: the value of [`KEY_WRITABLE`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writable {
+    /// `/dev/<name>`: a disk with ext4, which keeps what is written.
+    Disk(String),
+    /// `tmpfs` or `tmpfs:<MiB>`: the guest's memory, half of it unless a size is given.
+    Memory {
+        /// The most that is written, in MiB.
+        size_mb: Option<u32>,
+    },
+}
+
+impl Writable {
+    /// The layer of a guest that boots `rootfs`.
+    pub fn of(rootfs: &Rootfs) -> Self {
+        if rootfs.ephemeral {
+            Self::Memory {
+                size_mb: rootfs.writable_mb,
+            }
+        } else {
+            Self::Disk(WRITABLE_DEVICE.to_owned())
+        }
+    }
+
+    /// Reads a value. Nothing if it is neither a device nor a memory size.
+    pub fn from_value(value: &str) -> Option<Self> {
+        match value.split_once(':') {
+            None if value == "tmpfs" => Some(Self::Memory { size_mb: None }),
+            Some(("tmpfs", size)) => Some(Self::Memory {
+                size_mb: Some(size.parse().ok()?),
+            }),
+            _ => is_device(value).then(|| Self::Disk(value.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Writable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(device) => f.write_str(device),
+            Self::Memory { size_mb: None } => f.write_str("tmpfs"),
+            Self::Memory {
+                size_mb: Some(size),
+            } => write!(f, "tmpfs:{size}"),
+        }
+    }
+}
+
+/// Whether `text` names a device of the guest, and nothing else: `/dev/` and letters or digits.
+pub fn is_device(text: &str) -> bool {
+    text.strip_prefix("/dev/")
+        .is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric()))
+}
 
 /// A line that a kernel would cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +183,8 @@ pub struct Request<'a> {
     pub api: Option<(&'a str, u16)>,
     /// The plugin that the guest runs.
     pub manifest: &'a Manifest,
+    /// The file system that the root disk really holds, for a plugin that boots one; without it what the manifest says counts.
+    pub root_format: Option<RootfsFormat>,
 }
 
 /// A line that fits, and whether the manifest found room on it.
@@ -146,6 +218,17 @@ pub fn build(request: &Request<'_>) -> Result<Cmdline, CmdlineError> {
     }
     let mut line = base_line(request.ip, request.extra);
     let manifest = request.manifest;
+    if let Some(rootfs) = &manifest.rootfs {
+        // Straight from the disk: `ro` because many guests share it, and the agent puts a writable layer over it.
+        line.push_str(&format!(" root={ROOT_DEVICE} ro"));
+        if let Some(format) = request.root_format.or(rootfs.format) {
+            line.push_str(&format!(" rootfstype={format}"));
+        }
+        line.push_str(&format!(
+            " init={AGENT_PATH} {KEY_CONFIG}={CONFIG_DEVICE} {KEY_WRITABLE}={}",
+            Writable::of(rootfs)
+        ));
+    }
     line.push_str(&format!(" {KEY_RUNTIME}={}", word(&manifest.runtime)));
     if let Some((host, port)) = request.api {
         line.push_str(&format!(
@@ -365,6 +448,7 @@ mod tests {
             extra: "a=1",
             api: Some(("192.168.127.1", 7777)),
             manifest: &manifest(),
+            root_format: None,
         })
         .unwrap();
         let keys: Vec<&str> = cmdline
@@ -400,6 +484,7 @@ mod tests {
             extra: "",
             api: None,
             manifest: &manifest,
+            root_format: None,
         })
         .unwrap();
         let read = decode_manifest(&parse(&cmdline.line)[KEY_MANIFEST]).unwrap();
@@ -422,10 +507,75 @@ mod tests {
                 extra: "",
                 api: None,
                 manifest: &manifest,
+                root_format: None,
             })
             .unwrap();
             let read = decode_manifest(&parse(&cmdline.line)[KEY_MANIFEST]).unwrap();
             assert_eq!(read.artifact().url, expected);
+        }
+    }
+
+    #[test]
+    fn a_root_file_system_is_booted_without_an_initramfs() {
+        let boot = |rootfs: &str, root_format| {
+            let json = format!(
+                r#"{{"name":"x","version":"1","rootfs":{rootfs},"workload":{{"entrypoint":["/x"]}}}}"#
+            );
+            let request = Request {
+                ip: &ip(),
+                extra: "a=1",
+                api: None,
+                manifest: &Manifest::from_json(json.as_bytes()).unwrap(),
+                root_format,
+            };
+            let line = build(&request).unwrap().line;
+            let after = line.split(" a=1 ").nth(1).unwrap();
+            after.split(" volant.runtime=").next().unwrap().to_owned()
+        };
+        let table = [
+            (
+                r#"{"url":"/x","format":"ext4"}"#,
+                None,
+                "rootfstype=ext4 init=/bin/kestrel volant.config=/dev/vdb volant.writable=/dev/vdc",
+            ),
+            (
+                r#"{"url":"/x"}"#,
+                Some(RootfsFormat::Erofs),
+                "rootfstype=erofs init=/bin/kestrel volant.config=/dev/vdb volant.writable=/dev/vdc",
+            ),
+            (
+                r#"{"url":"/x","ephemeral":true}"#,
+                Some(RootfsFormat::Squashfs),
+                "rootfstype=squashfs init=/bin/kestrel volant.config=/dev/vdb volant.writable=tmpfs",
+            ),
+            (
+                r#"{"url":"/x","ephemeral":true,"writable_mb":64}"#,
+                None,
+                "init=/bin/kestrel volant.config=/dev/vdb volant.writable=tmpfs:64",
+            ),
+        ];
+        for (rootfs, format, expected) in table {
+            assert_eq!(boot(rootfs, format), format!("root=/dev/vda ro {expected}"));
+        }
+    }
+
+    #[test]
+    fn the_writable_layer_is_read_back() {
+        for value in ["/dev/vdc", "tmpfs", "tmpfs:64"] {
+            assert_eq!(Writable::from_value(value).unwrap().to_string(), value);
+        }
+        for bad in [
+            "",
+            "vdc",
+            "/dev/",
+            "/dev/../etc",
+            "/dev/vd c",
+            "tmpfs:",
+            "tmpfs:x",
+            "tmpfs:-1",
+            "ext4:/dev/vdc",
+        ] {
+            assert_eq!(Writable::from_value(bad), None, "{bad}");
         }
     }
 
@@ -442,6 +592,7 @@ mod tests {
             extra: "",
             api: None,
             manifest: &large,
+            root_format: None,
         })
         .unwrap();
         assert!(!cmdline.carries_manifest);
@@ -451,6 +602,7 @@ mod tests {
             extra: &extra,
             api: None,
             manifest: &manifest(),
+            root_format: None,
         });
         assert!(matches!(refused, Err(CmdlineError::TooLong { .. })));
         let refused = build(&Request {
@@ -458,6 +610,7 @@ mod tests {
             extra: "a\nb",
             api: None,
             manifest: &manifest(),
+            root_format: None,
         });
         assert!(matches!(
             refused,
@@ -491,7 +644,7 @@ mod tests {
         fn a_line_is_never_longer_than_the_kernel_reads(extra in "[a-z0-9=. ]{0,2300}", words in 0_usize..300) {
             let mut manifest = manifest();
             manifest.workload.entrypoint.extend((0..words).map(|n| format!("--flag-{n}")));
-            if let Ok(cmdline) = build(&Request { ip: &ip(), extra: &extra, api: None, manifest: &manifest }) {
+            if let Ok(cmdline) = build(&Request { ip: &ip(), extra: &extra, api: None, manifest: &manifest, root_format: None }) {
                 prop_assert!(cmdline.line.len() <= MAX_CMDLINE_BYTES);
                 let read = parse(&cmdline.line);
                 prop_assert_eq!(read.contains_key(KEY_MANIFEST), cmdline.carries_manifest);

@@ -1,4 +1,5 @@
-//! What volantd tells one guest beside the kernel command line: a small JSON file in a cpio archive appended to the initramfs.
+//! What volantd tells one guest beside the kernel command line: a small JSON file in a cpio archive appended to the initramfs. A guest
+//! that boots a root file system has it on a disk of its own instead, with NULs behind it: see [`on_disk`].
 //!
 //! Secrets travel here only: a command line shows in the host's process list and in the guest's /proc/cmdline.
 
@@ -14,6 +15,25 @@ pub const GUEST_CONFIG_PATH: &str = "/.volant/config.json";
 
 /// The largest file that the agent reads, in bytes: a manifest and its environment, with room.
 pub const MAX_GUEST_CONFIG_BYTES: usize = 1024 * 1024;
+
+/// What the length of the config disk is a multiple of, in bytes: a page, so that no VMM rounds it.
+const DISK_BLOCK_BYTES: usize = 4096;
+
+/// The JSON of a config as the content of its disk.
+pub fn on_disk(mut json: Vec<u8>) -> Vec<u8> {
+    let length = json.len().next_multiple_of(DISK_BLOCK_BYTES);
+    json.resize(length.max(DISK_BLOCK_BYTES), 0);
+    json
+}
+
+/// The JSON on a config disk. A disk with nothing on it has none.
+pub fn from_disk(content: &[u8]) -> &[u8] {
+    let end = content.iter().position(|byte| *byte == 0);
+    &content[..end.unwrap_or(content.len())]
+}
+
+/// The most bytes of a config disk.
+pub const MAX_CONFIG_DISK_BYTES: usize = MAX_GUEST_CONFIG_BYTES.next_multiple_of(DISK_BLOCK_BYTES);
 
 /// The contents of [`GUEST_CONFIG_PATH`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +98,17 @@ mod tests {
             assert!(!secret.matches(other), "{other}");
         }
         assert!(!Secret::from_stored(String::new()).matches(""));
+    }
+
+    #[test]
+    fn a_disk_holds_the_file_and_nuls() {
+        for length in [0, 1, 4096, 4097] {
+            let json = vec![b'x'; length];
+            let disk = on_disk(json.clone());
+            assert!(!disk.is_empty() && disk.len() % DISK_BLOCK_BYTES == 0);
+            assert_eq!(from_disk(&disk), json);
+        }
+        assert!(on_disk(vec![b'x'; MAX_GUEST_CONFIG_BYTES]).len() <= MAX_CONFIG_DISK_BYTES);
     }
 
     #[test]

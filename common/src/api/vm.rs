@@ -30,6 +30,9 @@ pub struct CreateVm {
     /// Arguments added to the kernel command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_cmdline: Option<String>,
+    /// Whether what the guest writes is lost when it stops, where it boots a root file system; else as its manifest says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<bool>,
     /// Address of an API that the guest may ask for its manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_host: Option<String>,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::digest::Digest;
-use common::manifest::Source;
+use common::manifest::{ArtifactKind, Source};
 
 /// An artifact that could not be fetched or stored. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -71,11 +71,13 @@ pub enum ArtifactError {
         /// What the file has.
         got: Digest,
     },
-    /// Not an initramfs that a VM can boot.
-    #[error("`{from}` is not an initramfs that can be booted: {reason}")]
-    NotAnInitramfs {
+    /// Not what a VM can boot.
+    #[error("`{from}` is not {} that can be booted: {reason}", described(*kind))]
+    NotBootable {
         /// The source.
         from: String,
+        /// What it should be.
+        kind: ArtifactKind,
         /// A clause.
         reason: String,
     },
@@ -122,15 +124,26 @@ pub enum ArtifactError {
     Worker(#[source] tokio::task::JoinError),
 }
 
+const fn described(kind: ArtifactKind) -> &'static str {
+    match kind {
+        ArtifactKind::Initramfs => "an initramfs",
+        ArtifactKind::Rootfs(_) => "a root file system",
+    }
+}
+
 impl ArtifactError {
     /// What a user can do about it.
     pub fn hints(&self) -> Vec<String> {
         let hint = match self {
             Self::ChecksumMismatch { .. } => {
-                "The file is not the one that the manifest's author described: check `initramfs.checksum`, or build it again"
+                "The file is not the one that the manifest's author described: check its `checksum`, or build it again"
             }
-            Self::NotAnInitramfs { .. } => {
-                "`fledge build` makes initramfs images that Volant boots"
+            Self::NotBootable {
+                kind: ArtifactKind::Initramfs,
+                ..
+            } => "`fledge build` makes initramfs images that Volant boots",
+            Self::NotBootable { .. } => {
+                "`fledge build` makes root file systems that Volant boots: erofs, ext4 and squashfs"
             }
             Self::TooLarge { .. } => "The limit is set with `VOLANT_MAX_ARTIFACT_MIB`",
             Self::NoSpace { .. } => {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use common::digest::Digest;
-use common::manifest::Source;
+use common::manifest::{ArtifactKind, Source};
 use tokio::sync::Semaphore;
 
 pub use error::ArtifactError;
@@ -60,11 +60,12 @@ pub enum Rejection {
 
 /// Looks at a file before it becomes an artifact.
 pub trait ContentCheck: Send + Sync {
-    /// Checks `file`, whose digest is `digest`, and makes what is needed of it. Blocks; may be called again for the same digest.
+    /// Checks `file`, whose digest is `digest`, and makes what is needed of it to boot it as `kind`. Blocks; may be called again for the
+    /// same digest.
     ///
     /// # Errors
     /// [`Rejection`]; the file is thrown away then.
-    fn check(&self, file: &Path, digest: &Digest) -> Result<(), Rejection>;
+    fn check(&self, file: &Path, digest: &Digest, kind: ArtifactKind) -> Result<(), Rejection>;
 }
 
 /// How far a fetch is.
@@ -140,7 +141,8 @@ impl ArtifactStore {
         self.folder.remove(digest)
     }
 
-    /// Fetches what is at `source`, checks it and stores it. With `expected`, nothing is fetched that is there already.
+    /// Fetches what is at `source`, checks it and stores it. With `expected`, nothing is fetched that is there already. `kind` is
+    /// what it must be able to boot as.
     ///
     /// On error nothing is left behind, also when the future is dropped.
     ///
@@ -150,6 +152,7 @@ impl ArtifactStore {
         &self,
         source: &Source,
         expected: Option<Digest>,
+        kind: ArtifactKind,
         on_progress: OnProgress,
     ) -> Result<Stored, ArtifactError> {
         let lock = expected.map(|digest| self.lock_of(digest));
@@ -160,8 +163,8 @@ impl ArtifactStore {
         if let Some(digest) = expected
             && let Some(stored) = self.folder.get(&digest)?
         {
-            self.check_content(error::shown_source(source), stored.path.clone(), digest)
-                .await?;
+            let file = stored.path.clone();
+            self.check_content(source, file, digest, kind).await?;
             return Ok(stored);
         }
         // The semaphore is never closed; without a permit the fetch would only be unbounded.
@@ -177,26 +180,27 @@ impl ArtifactStore {
                 got: digest,
             });
         }
-        self.check_content(
-            error::shown_source(source),
-            partial.path().to_path_buf(),
-            digest,
-        )
-        .await?;
+        let file = partial.path().to_path_buf();
+        self.check_content(source, file, digest, kind).await?;
         let folder = Arc::clone(&self.folder);
         blocking(move || folder.keep(&partial, &digest)).await
     }
 
     async fn check_content(
         &self,
-        from: String,
+        source: &Source,
         file: PathBuf,
         digest: Digest,
+        kind: ArtifactKind,
     ) -> Result<(), ArtifactError> {
         let check = Arc::clone(&self.check);
-        let checked = blocking(move || Ok(check.check(&file, &digest))).await?;
+        let checked = blocking(move || Ok(check.check(&file, &digest, kind))).await?;
         checked.map_err(|rejection| match rejection {
-            Rejection::Content(reason) => ArtifactError::NotAnInitramfs { from, reason },
+            Rejection::Content(reason) => ArtifactError::NotBootable {
+                from: error::shown_source(source),
+                kind,
+                reason,
+            },
             Rejection::Io(source) => ArtifactError::from_write(self.folder.path(), source),
         })
     }

@@ -115,17 +115,38 @@ pub struct Launch {
 pub struct BootMedia {
     /// The PVH kernel.
     pub kernel: PathBuf,
-    /// The initramfs with this VM's guest config appended; inside [`VmPaths::state_dir`].
-    pub initramfs: PathBuf,
+    /// The initramfs with this VM's guest config appended, where the plugin has one; inside [`VmPaths::state_dir`].
+    pub initramfs: Option<PathBuf>,
+    /// The disks, in the order in which the guest numbers them.
+    pub disks: Vec<Disk>,
     /// The whole kernel command line.
     pub cmdline: String,
 }
 
+/// A plain image file that a guest sees as a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The file.
+    pub path: PathBuf,
+    /// What the guest may do with it.
+    pub access: DiskAccess,
+}
+
+/// What a guest may do with a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskAccess {
+    /// It reads, and others may read the same file.
+    ReadOnly,
+    /// It writes, and the file is its own.
+    ReadWrite,
+}
+
 /// Makes what a VMM boots.
 pub trait Media: Send + Sync {
-    /// Writes the VM's initramfs and builds its command line.
+    /// Writes the files that the VM boots and builds its command line.
     fn prepare<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<BootMedia, StepError>>;
-    /// Removes what [`Media::prepare`] wrote, whole or in part; nothing there is fine.
+    /// Removes what [`Media::prepare`] wrote for one launch, whole or in part; nothing there is fine. What the guest wrote itself stays
+    /// in [`VmPaths::state_dir`].
     fn discard<'a>(&'a self, paths: &'a VmPaths) -> BoxFuture<'a, Result<(), StepError>>;
 }
 

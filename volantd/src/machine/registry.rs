@@ -10,7 +10,7 @@ use common::cmdline;
 use common::digest::Digest;
 use common::error_chain::Chain;
 use common::guest_config::Secret;
-use common::manifest::Manifest;
+use common::manifest::{Manifest, RootfsFormat};
 use common::name::Name;
 use common::net::host_name;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -333,6 +333,8 @@ impl Inner {
             extra: &new.extra_cmdline,
             api,
             manifest: &new.manifest,
+            // No name of a format is longer.
+            root_format: Some(RootfsFormat::Squashfs),
         };
         cmdline::build(&request)
             .map(drop)

@@ -1,4 +1,4 @@
-//! The second archive of a VM's initramfs: what only this guest may know. Written anew for every launch.
+//! What only one guest may know, as JSON and as the second archive of its initramfs. Written anew for every launch.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -10,6 +10,7 @@ use fledge::tree::{Content, Node, Origin, Tree};
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 
 use super::MediaError;
+use super::disks::remove_if_there;
 use crate::machine::ports::Launch;
 
 /// Only root in the guest may look into the folder of the file.
@@ -24,8 +25,8 @@ const INITRAMFS_MODE: u32 = 0o600;
 /// Where an archive may begin: Linux wants a multiple of 4 (init/initramfs.c), cpio(1) fills up to 512.
 const ALIGNMENT_BYTES: u64 = 512;
 
-/// The archive for `launch`; with the manifest where the command line has no room for it.
-pub(super) fn render(
+/// The guest config for `launch`; with the manifest where the command line has no room for it.
+pub(super) fn config(
     launch: &Launch,
     cmdline_carries_manifest: bool,
 ) -> Result<Vec<u8>, MediaError> {
@@ -42,10 +43,15 @@ pub(super) fn render(
     if json.len() > MAX_GUEST_CONFIG_BYTES {
         return Err(MediaError::GuestConfig { bytes: json.len() });
     }
-    archive(json).map_err(MediaError::GuestArchive)
+    Ok(json)
 }
 
-fn archive(json: Vec<u8>) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+/// The archive that holds a guest config.
+pub(super) fn archive(json: Vec<u8>) -> Result<Vec<u8>, MediaError> {
+    render(json).map_err(MediaError::GuestArchive)
+}
+
+fn render(json: Vec<u8>) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let file: GuestPath = GUEST_CONFIG_PATH.parse()?;
     let mut tree = Tree::default();
     if let Some((folder, _)) = GUEST_CONFIG_PATH.rsplit_once('/') {
@@ -59,10 +65,7 @@ fn archive(json: Vec<u8>) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + 
 
 /// Writes `target`: the image `base` and behind it `tail`. An old file of this name is replaced.
 pub(super) fn append(base: &Path, tail: &[u8], target: &Path) -> io::Result<()> {
-    match fs_err::remove_file(target) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    remove_if_there(target)?;
     let image = fs_err::File::open(base)?;
     let initramfs = fs_err::OpenOptions::new()
         .write(true)

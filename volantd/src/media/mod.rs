@@ -3,12 +3,17 @@
 //! A plugin ships a compressed initramfs. Every guest would have to unpack it on one CPU before anything else runs, so it is
 //! unpacked once, when it arrives, and kept as a plain archive: with 52 MB of files that saves a guest two thirds of its instructions
 //! up to PID 1 (1.36 G against 0.46 G, counted by QEMU). Each launch gets a copy with a second archive behind it, which holds what only
-//! this guest may know; Linux unpacks archives that follow each other. Fetches nothing and starts nothing.
+//! this guest may know; Linux unpacks archives that follow each other.
+//!
+//! A root file system is not prepared: all guests of a plugin are given the stored artifact itself, as a read-only disk that shares the
+//! host's page cache. Beside it each has a disk with what only it may know, and one for what it writes. Fetches nothing and starts nothing.
 
+mod disks;
 mod guest_archive;
 mod image;
 mod kernel;
 mod memory;
+mod rootfs;
 
 use std::collections::HashSet;
 use std::io;
@@ -16,18 +21,23 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::cmdline::{self, CmdlineError, IpConfig};
+use common::cmdline::{self, Cmdline, CmdlineError, IpConfig, Writable};
 use common::digest::Digest;
 use common::error_chain::Chain;
-use common::guest_config::MAX_GUEST_CONFIG_BYTES;
+use common::guest_config::{self, MAX_GUEST_CONFIG_BYTES};
+use common::manifest::{ArtifactKind, Rootfs, RootfsFormat};
 use common::net::{Subnet, host_name};
 
+pub use disks::DEFAULT_WRITABLE_MB;
 use image::Images;
 pub use image::{ImageError, MAX_IMAGE_BYTES};
 pub use kernel::KernelError;
+pub use rootfs::RootfsError;
 
 use crate::artifact::{self, ContentCheck, Rejection};
-use crate::machine::ports::{BootMedia, BoxFuture, Launch, Media, StepError, VmPaths};
+use crate::machine::ports::{
+    BootMedia, BoxFuture, Disk, DiskAccess, Launch, Media, StepError, VmPaths,
+};
 
 /// The name of a VM's initramfs in its state folder.
 const INITRAMFS_FILE: &str = "initramfs.cpio";
@@ -71,6 +81,23 @@ pub enum MediaError {
         #[source]
         source: ImageError,
     },
+    /// The root file system cannot be mounted by a guest.
+    #[error("The root file system {digest} of the plugin cannot be booted")]
+    Rootfs {
+        /// Its digest.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: RootfsError,
+    },
+    /// The guest has written something onto its own disk that is none of its business.
+    #[error("The VM's disk `{}` was made into {format} by its guest, which could deceive the VMM", path.display())]
+    Disguised {
+        /// The disk.
+        path: PathBuf,
+        /// What it looks like, such as "a qcow2 image".
+        format: &'static str,
+    },
     /// The image does not fit the VM's memory.
     #[error(
         "The VM has {memory_mib} MiB of memory, and its image of {image_mib} MiB needs at least {needed_mib} MiB to be unpacked"
@@ -97,7 +124,7 @@ pub enum MediaError {
     /// The second archive cannot be made.
     #[error("Cannot write the guest's configuration")]
     GuestArchive(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The VM's initramfs cannot be written.
+    /// A file of the VM cannot be written.
     #[error("Cannot write `{}`", path.display())]
     Write {
         /// The file.
@@ -106,7 +133,7 @@ pub enum MediaError {
         #[source]
         source: io::Error,
     },
-    /// The VM's initramfs cannot be removed.
+    /// A file of the VM cannot be removed.
     #[error("Cannot remove `{}`", path.display())]
     Remove {
         /// The file.
@@ -218,7 +245,14 @@ impl MediaStore {
 }
 
 impl ContentCheck for MediaStore {
-    fn check(&self, file: &Path, digest: &Digest) -> Result<(), Rejection> {
+    fn check(&self, file: &Path, digest: &Digest, kind: ArtifactKind) -> Result<(), Rejection> {
+        if let ArtifactKind::Rootfs(wanted) = kind {
+            return match rootfs::check(file, wanted) {
+                Ok(_) => Ok(()),
+                Err(RootfsError::Read(source)) => Err(Rejection::Io(source)),
+                Err(content) => Err(Rejection::Content(Chain(&content).to_string())),
+            };
+        }
         match self.parts.images.ensure(file, digest) {
             Ok(_) => Ok(()),
             Err(ImageError::Read { source, .. } | ImageError::Write { source, .. }) => {
@@ -236,14 +270,21 @@ impl Media for MediaStore {
     }
 
     fn discard<'a>(&'a self, paths: &'a VmPaths) -> BoxFuture<'a, Result<(), StepError>> {
-        let path = paths.state_dir.join(INITRAMFS_FILE);
-        Box::pin(async move { Ok(blocking(move || remove(path)).await?) })
+        let state_dir = paths.state_dir.clone();
+        Box::pin(async move { Ok(blocking(move || discard(&state_dir)).await?) })
     }
 }
 
 impl Parts {
     fn prepare(&self, launch: &Launch) -> Result<BootMedia, MediaError> {
         kernel::check(&self.config.kernel)?;
+        match &launch.manifest.rootfs {
+            Some(rootfs) => self.prepare_rootfs(launch, rootfs),
+            None => self.prepare_initramfs(launch),
+        }
+    }
+
+    fn prepare_initramfs(&self, launch: &Launch) -> Result<BootMedia, MediaError> {
         let digest = launch.artifact;
         let base = self.image_of(&digest)?;
         let image_bytes = fs_err::metadata(&base)
@@ -256,23 +297,9 @@ impl Parts {
             })?
             .len();
         memory::check(image_bytes, launch.memory_mib)?;
-        let ip = IpConfig {
-            address: launch.lease.ip,
-            gateway: self.config.host_ip,
-            netmask: self.config.subnet.netmask(),
-            host_name: host_name(launch.vm.as_str()),
-            device: GUEST_DEVICE.to_owned(),
-        };
-        let cmdline = cmdline::build(&cmdline::Request {
-            ip: &ip,
-            extra: &launch.extra_cmdline,
-            api: launch
-                .api
-                .as_ref()
-                .map(|(host, port)| (host.as_str(), *port)),
-            manifest: &launch.manifest,
-        })?;
-        let tail = guest_archive::render(launch, cmdline.carries_manifest)?;
+        let cmdline = self.cmdline(launch, None)?;
+        let config = guest_archive::config(launch, cmdline.carries_manifest)?;
+        let tail = guest_archive::archive(config)?;
         let initramfs = launch.paths.state_dir.join(INITRAMFS_FILE);
         guest_archive::append(&base, &tail, &initramfs).map_err(|source| {
             // Half a file is of no use to anybody.
@@ -284,9 +311,66 @@ impl Parts {
         })?;
         Ok(BootMedia {
             kernel: self.config.kernel.clone(),
-            initramfs,
+            initramfs: Some(initramfs),
+            disks: Vec::new(),
             cmdline: cmdline.line,
         })
+    }
+
+    /// The disks are in the order of [`cmdline::ROOT_DEVICE`], [`cmdline::CONFIG_DEVICE`] and [`cmdline::WRITABLE_DEVICE`].
+    fn prepare_rootfs(&self, launch: &Launch, rootfs: &Rootfs) -> Result<BootMedia, MediaError> {
+        let digest = launch.artifact;
+        let artifact = artifact::path_of(&self.config.state_dir, &digest);
+        let format = rootfs::check(&artifact, rootfs.format).map_err(|source| match source {
+            RootfsError::Read(error) if error.kind() == io::ErrorKind::NotFound => {
+                MediaError::ArtifactMissing { digest }
+            }
+            source => MediaError::Rootfs { digest, source },
+        })?;
+        let cmdline = self.cmdline(launch, Some(format))?;
+        let config = guest_archive::config(launch, cmdline.carries_manifest)?;
+        let state_dir = &launch.paths.state_dir;
+        let writable = match Writable::of(rootfs) {
+            Writable::Disk(_) => Some(disks::ensure_writable(state_dir, rootfs.writable_mb)?),
+            Writable::Memory { .. } => None,
+        };
+        let config = disks::write_config(state_dir, &guest_config::on_disk(config))?;
+        let disk = |path, access| Disk { path, access };
+        let mut disks = vec![
+            disk(artifact, DiskAccess::ReadOnly),
+            disk(config, DiskAccess::ReadOnly),
+        ];
+        disks.extend(writable.map(|path| disk(path, DiskAccess::ReadWrite)));
+        Ok(BootMedia {
+            kernel: self.config.kernel.clone(),
+            initramfs: None,
+            disks,
+            cmdline: cmdline.line,
+        })
+    }
+
+    fn cmdline(
+        &self,
+        launch: &Launch,
+        root_format: Option<RootfsFormat>,
+    ) -> Result<Cmdline, MediaError> {
+        let ip = IpConfig {
+            address: launch.lease.ip,
+            gateway: self.config.host_ip,
+            netmask: self.config.subnet.netmask(),
+            host_name: host_name(launch.vm.as_str()),
+            device: GUEST_DEVICE.to_owned(),
+        };
+        Ok(cmdline::build(&cmdline::Request {
+            ip: &ip,
+            extra: &launch.extra_cmdline,
+            api: launch
+                .api
+                .as_ref()
+                .map(|(host, port)| (host.as_str(), *port)),
+            manifest: &launch.manifest,
+            root_format,
+        })?)
     }
 
     /// The prepared image of an artifact; made now if somebody removed it.
@@ -305,13 +389,11 @@ impl Parts {
     }
 }
 
-fn remove(path: PathBuf) -> Result<(), MediaError> {
-    match fs_err::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(MediaError::Remove { path, source })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+/// Removes what is made for one launch only.
+fn discard(state_dir: &Path) -> Result<(), MediaError> {
+    let path = state_dir.join(INITRAMFS_FILE);
+    disks::remove_if_there(&path).map_err(|source| MediaError::Remove { path, source })?;
+    disks::remove_config(state_dir)
 }
 
 async fn blocking<T: Send + 'static>(

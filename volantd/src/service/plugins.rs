@@ -28,7 +28,7 @@ impl Service {
         let source = Source::parse(artifact.url).map_err(|error| {
             ServiceError::field(&artifact.kind.pointer("url"), error.to_string())
         })?;
-        let expected = artifact.checksum;
+        let (kind, expected) = (artifact.kind, artifact.checksum);
         let source_url = artifact.url.to_owned();
         let plugin = manifest.name.clone();
         let on_progress = Arc::new(move |progress: Progress| {
@@ -37,7 +37,7 @@ impl Service {
         let stored = self
             .parts
             .artifacts
-            .fetch(&source, expected, on_progress)
+            .fetch(&source, expected, kind, on_progress)
             .await?;
         let now = Timestamp::now();
         let record = PluginRecord {
@@ -187,7 +187,7 @@ impl From<ArtifactError> for ServiceError {
             ArtifactError::Read { .. }
             | ArtifactError::Redirected { .. }
             | ArtifactError::TooLarge { .. }
-            | ArtifactError::NotAnInitramfs { .. }
+            | ArtifactError::NotBootable { .. }
             | ArtifactError::NotAFile { .. } => ErrorKind::Invalid,
             ArtifactError::NoSpace { .. } => ErrorKind::NoCapacity,
             ArtifactError::Store { .. } | ArtifactError::Client(_) | ArtifactError::Worker(_) => {

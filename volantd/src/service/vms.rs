@@ -42,7 +42,21 @@ impl Service {
         plugin: PluginRecord,
         arrived: Instant,
     ) -> Result<NewVm, ServiceError> {
-        let manifest = plugin.manifest;
+        let mut manifest = plugin.manifest;
+        if let Some(ephemeral) = request.ephemeral {
+            match &mut manifest.rootfs {
+                Some(rootfs) => rootfs.ephemeral = ephemeral,
+                // What a guest without a root file system writes is in its memory anyway.
+                None if ephemeral => {}
+                None => {
+                    let detail = format!(
+                        "The plugin `{}` boots an initramfs: what its VMs write is in memory and cannot be kept",
+                        plugin.name
+                    );
+                    return Err(ServiceError::field("/ephemeral", detail));
+                }
+            }
+        }
         if request
             .runtime
             .as_ref()

@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use super::process::{Ending, LOG_FILE, Process, Spawn};
 use super::sys::End;
 use super::{Daemon, socket, stderr};
-use crate::machine::ports::{Accelerator, BootMedia, InstanceRecord, Launch, StepError, VmmKind};
+use crate::machine::ports::{
+    Accelerator, BootMedia, Disk, InstanceRecord, Launch, StepError, VmmKind,
+};
 
 /// How long a failed call waits for the end of its process, which explains more than a broken connection does; and an ended process for an
 /// answer that is on its way.
@@ -94,17 +96,23 @@ impl Order<'_> {
         }
     }
 
-    /// Absolute paths of kernel and initramfs.
-    pub(super) fn media_paths(&self) -> Result<(PathBuf, PathBuf), StepError> {
+    /// The boot media with absolute paths: the VMM runs in another folder.
+    pub(super) fn media(&self) -> Result<BootMedia, StepError> {
         let absolute = |path: &Path| {
             std::path::absolute(path).map_err(|error| {
                 StepError::caused(format!("Cannot find `{}`", path.display()), error)
             })
         };
-        Ok((
-            absolute(&self.media.kernel)?,
-            absolute(&self.media.initramfs)?,
-        ))
+        let disks = self.media.disks.iter().map(|disk| {
+            let path = absolute(&disk.path)?;
+            Ok(Disk { path, ..*disk })
+        });
+        Ok(BootMedia {
+            kernel: absolute(&self.media.kernel)?,
+            initramfs: self.media.initramfs.as_deref().map(absolute).transpose()?,
+            disks: disks.collect::<Result<_, StepError>>()?,
+            cmdline: self.media.cmdline.clone(),
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use common::manifest::Manifest;
 
 use super::detect::{DevKvm, Program, Version};
 use super::*;
-use crate::machine::ports::{Accelerator, Lease, VmPaths};
+use crate::machine::ports::{Accelerator, Disk, DiskAccess, Lease, VmPaths};
 
 /// A launch of the VM `web` with its runtime folder.
 pub(super) fn launch(run_dir: &Path) -> Launch {
@@ -42,8 +42,26 @@ pub(super) fn launch(run_dir: &Path) -> Launch {
 pub(super) fn media() -> BootMedia {
     BootMedia {
         kernel: "/vmlinux".into(),
-        initramfs: "/state/initramfs".into(),
+        initramfs: Some("/state/initramfs".into()),
+        disks: Vec::new(),
         cmdline: "console=ttyS0 quiet".to_owned(),
+    }
+}
+
+/// Boot media of a root file system that do not exist.
+pub(super) fn rootfs_media() -> BootMedia {
+    let disk = |path: &str, access| Disk {
+        path: path.into(),
+        access,
+    };
+    BootMedia {
+        initramfs: None,
+        disks: vec![
+            disk("/store/a,b", DiskAccess::ReadOnly),
+            disk("/state/config.img", DiskAccess::ReadOnly),
+            disk("/state/writable.ext4", DiskAccess::ReadWrite),
+        ],
+        ..media()
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::digest::Digest;
-use common::manifest::Source;
+use common::manifest::{ArtifactKind, Source};
 use volantd::artifact::{
     ArtifactConfig, ArtifactError, ArtifactStore, ContentCheck, OnProgress, Progress, Rejection,
     Stored,
@@ -23,7 +23,7 @@ const CONTENT: &[u8] = b"the content of an artifact";
 struct Taster;
 
 impl ContentCheck for Taster {
-    fn check(&self, file: &Path, _digest: &Digest) -> Result<(), Rejection> {
+    fn check(&self, file: &Path, _digest: &Digest, _kind: ArtifactKind) -> Result<(), Rejection> {
         match fs_err::read(file)?.as_slice() {
             b"no" => Err(Rejection::Content("it says no".to_owned())),
             _ => Ok(()),
@@ -101,7 +101,12 @@ async fn fetch(
     expected: Option<Digest>,
 ) -> Result<Stored, ArtifactError> {
     store
-        .fetch(&Source::parse(url).unwrap(), expected, quiet())
+        .fetch(
+            &Source::parse(url).unwrap(),
+            expected,
+            ArtifactKind::Initramfs,
+            quiet(),
+        )
         .await
 }
 
@@ -115,7 +120,12 @@ async fn an_artifact_is_fetched_once_and_kept() {
     let sink = Arc::clone(&seen);
     let progress: OnProgress = Arc::new(move |progress| sink.lock().unwrap().push(progress));
     let stored = store
-        .fetch(&Source::parse(&url).unwrap(), Some(digest), progress)
+        .fetch(
+            &Source::parse(&url).unwrap(),
+            Some(digest),
+            ArtifactKind::Initramfs,
+            progress,
+        )
         .await
         .unwrap();
     assert_eq!(fs_err::read(&stored.path).unwrap(), CONTENT);
@@ -183,7 +193,7 @@ async fn what_the_check_refuses_is_not_stored() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&refused, ArtifactError::NotAnInitramfs { reason, .. } if reason == "it says no"),
+        matches!(&refused, ArtifactError::NotBootable { reason, .. } if reason == "it says no"),
         "{refused:?}"
     );
     assert_eq!(files(temp.path()), ["plugin.cpio.gz"]);

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::digest::Digest;
-use common::guest_config::{GuestConfig, Secret};
-use common::manifest::{Manifest, Source};
+use common::guest_config::{GuestConfig, Secret, from_disk};
+use common::manifest::{ArtifactKind, Manifest, RootfsFormat, Source};
 use fledge::image::cpio::{Limits, ReadError, read_entries};
 use fledge::image::initramfs;
 use fledge::tree::{Content, Node, Tree};
 use volantd::artifact::{ArtifactConfig, ArtifactError, ArtifactStore};
-use volantd::machine::ports::{Launch, Lease, Media as _, VmPaths};
-use volantd::media::{MAX_IMAGE_BYTES, MediaConfig, MediaStore};
+use volantd::machine::ports::{DiskAccess, Launch, Lease, Media as _, VmPaths};
+use volantd::media::{DEFAULT_WRITABLE_MB, MAX_IMAGE_BYTES, MediaConfig, MediaStore};
 
 /// The smallest kernel that passes: an ELF header, one segment with the note of the PVH entry (owner `Xen`, type 18).
 fn kernel() -> Vec<u8> {
@@ -66,11 +66,19 @@ impl Place {
     }
 
     async fn install(&self, artifact: &[u8]) -> Result<Digest, ArtifactError> {
+        self.install_as(ArtifactKind::Initramfs, artifact).await
+    }
+
+    async fn install_as(
+        &self,
+        kind: ArtifactKind,
+        artifact: &[u8],
+    ) -> Result<Digest, ArtifactError> {
         let file = self.temp.path().join("plugin.cpio");
         fs_err::write(&file, artifact).unwrap();
         let stored = self
             .artifacts
-            .fetch(&Source::File(file), None, Arc::new(|_| {}))
+            .fetch(&Source::File(file), None, kind, Arc::new(|_| {}))
             .await?;
         Ok(stored.digest)
     }
@@ -100,6 +108,22 @@ impl Place {
                 run_dir: PathBuf::from("/nonexistent"),
             },
         }
+    }
+
+    /// A launch of a root file system; `member` is more of the manifest's `rootfs`.
+    fn rootfs_launch(&self, artifact: Digest, member: &str) -> Launch {
+        let json = format!(
+            r#"{{"name":"hello","version":"1","rootfs":{{"url":"/x"{member}}},
+            "workload":{{"type":"exec","entrypoint":["/bin/hello"],"env":{{"TOKEN":"hidden"}}}}}}"#
+        );
+        Launch {
+            manifest: Manifest::from_json(json.as_bytes()).unwrap(),
+            ..self.launch(artifact)
+        }
+    }
+
+    fn vm_file(&self, name: &str) -> PathBuf {
+        self.temp.path().join("vm").join(name)
     }
 
     fn vm_files(&self) -> usize {
@@ -149,7 +173,7 @@ async fn a_launch_gets_its_own_initramfs() {
             media.cmdline
         );
         assert!(media.cmdline.contains(" volant.manifest="));
-        let written = fs_err::read(&media.initramfs).unwrap();
+        let written = fs_err::read(media.initramfs.unwrap()).unwrap();
         assert_eq!(
             &written[..image().len()],
             image(),
@@ -175,7 +199,7 @@ async fn a_manifest_without_room_on_the_command_line_travels_in_the_file() {
     launch.manifest.workload.entrypoint.extend(words);
     let media = place.media.prepare(&launch).await.unwrap();
     assert!(!media.cmdline.contains("volant.manifest="));
-    let config = config_of(&fs_err::read(&media.initramfs).unwrap());
+    let config = config_of(&fs_err::read(media.initramfs.unwrap()).unwrap());
     assert_eq!(config.manifest, Some(launch.manifest));
 }
 
@@ -253,7 +277,7 @@ async fn a_bad_artifact_is_neither_stored_nor_prepared() {
     let place = Place::new();
     let refused = place.install(b"not an archive").await.unwrap_err();
     assert!(
-        matches!(refused, ArtifactError::NotAnInitramfs { .. }),
+        matches!(refused, ArtifactError::NotBootable { .. }),
         "{refused:?}"
     );
     assert!(place.artifacts.list().unwrap().is_empty());
@@ -276,4 +300,165 @@ async fn an_image_that_was_removed_is_made_again() {
         [digest]
     );
     place.media.prepare(&place.launch(digest)).await.unwrap();
+}
+
+/// A file system with a superblock and nothing else: 64 KiB of EROFS.
+fn erofs() -> Vec<u8> {
+    let mut image = vec![0; 64 * 1024];
+    image[1024..1028].copy_from_slice(b"\xe2\xe1\xf5\xe0");
+    image[1024 + 12] = 12;
+    image[1024 + 36] = 16;
+    image
+}
+
+const ROOTFS: ArtifactKind = ArtifactKind::Rootfs(None);
+
+#[tokio::test]
+async fn a_root_file_system_boots_from_the_store_with_disks_beside_it() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let place = Place::new();
+    let digest = place.install_as(ROOTFS, &erofs()).await.unwrap();
+    let launch = place.rootfs_launch(digest, r#","writable_mb":32"#);
+    for round in 0..2 {
+        let media = place.media.prepare(&launch).await.unwrap();
+        assert_eq!(media.initramfs, None);
+        let line = format!(" {} ", media.cmdline);
+        assert!(line.contains(" root=/dev/vda ro rootfstype=erofs init=/bin/kestrel volant.config=/dev/vdb volant.writable=/dev/vdc "), "{line}");
+        assert!(!line.contains("hidden"));
+        let access: Vec<DiskAccess> = media.disks.iter().map(|disk| disk.access).collect();
+        let expected = [
+            DiskAccess::ReadOnly,
+            DiskAccess::ReadOnly,
+            DiskAccess::ReadWrite,
+        ];
+        assert_eq!(access, expected);
+        // The artifact itself, and no copy of it.
+        let stored = place.artifacts.get(&digest).unwrap().unwrap();
+        assert_eq!(media.disks[0].path, stored.path);
+        let config = fs_err::read(&media.disks[1].path).unwrap();
+        assert_eq!(config.len() % 4096, 0);
+        let config: GuestConfig = serde_json::from_slice(from_disk(&config)).unwrap();
+        assert_eq!(config.secret, launch.secret);
+        assert_eq!(config.env["TOKEN"], "hidden");
+        let writable = fs_err::metadata(&media.disks[2].path).unwrap();
+        assert_eq!(writable.len(), 32 << 20);
+        assert!(writable.blocks() * 512 < 4 << 20, "it is sparse");
+        for disk in &media.disks[1..] {
+            let mode = fs_err::metadata(&disk.path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{}", disk.path.display());
+        }
+        // What a guest wrote is there at the next launch.
+        let mut disk = fs_err::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&media.disks[2].path)
+            .unwrap();
+        let mut first = [0];
+        std::io::Read::read_exact(&mut disk, &mut first).unwrap();
+        assert_eq!(first[0], round);
+        std::io::Seek::rewind(&mut disk).unwrap();
+        std::io::Write::write_all(&mut disk, &[1]).unwrap();
+        for _ in 0..2 {
+            place.media.discard(&launch.paths).await.unwrap();
+            assert_eq!(place.vm_files(), 1);
+        }
+        assert!(place.vm_file("writable.ext4").is_file());
+    }
+    assert!(place.media.check_memory(&digest, 1).is_ok());
+}
+
+#[tokio::test]
+async fn the_writable_disk_is_a_good_file_system() {
+    let place = Place::new();
+    let digest = place.install_as(ROOTFS, &erofs()).await.unwrap();
+    let media = place
+        .media
+        .prepare(&place.rootfs_launch(digest, ""))
+        .await
+        .unwrap();
+    let path = &media.disks[2].path;
+    assert_eq!(
+        fs_err::metadata(path).unwrap().len(),
+        u64::from(DEFAULT_WRITABLE_MB) << 20
+    );
+    match std::process::Command::new("e2fsck")
+        .arg("-fn")
+        .arg(path)
+        .output()
+    {
+        Ok(checked) => assert!(checked.status.success(), "{checked:?}"),
+        Err(error) => println!("SKIPPED: the disk is not checked by e2fsck: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn an_ephemeral_guest_has_no_disk_to_write_on() {
+    let place = Place::new();
+    let digest = place.install_as(ROOTFS, &erofs()).await.unwrap();
+    let launch = place.rootfs_launch(digest, r#","ephemeral":true,"writable_mb":64"#);
+    let media = place.media.prepare(&launch).await.unwrap();
+    assert_eq!(media.disks.len(), 2);
+    assert!(media.cmdline.contains(" volant.writable=tmpfs:64 "));
+    place.media.discard(&launch.paths).await.unwrap();
+    assert_eq!(place.vm_files(), 0);
+}
+
+#[tokio::test]
+async fn bad_root_file_systems_and_disks_are_refused() {
+    let place = Place::new();
+    let table = [
+        (
+            ROOTFS,
+            image(),
+            "is a cpio archive, which an `initramfs` is",
+        ),
+        (
+            ArtifactKind::Rootfs(Some(RootfsFormat::Ext4)),
+            erofs(),
+            "holds erofs, and the manifest's `rootfs.format` says ext4",
+        ),
+        (ArtifactKind::Initramfs, erofs(), "neither a cpio archive"),
+    ];
+    for (kind, artifact, sentence) in table {
+        let refused = place.install_as(kind, &artifact).await.unwrap_err();
+        assert!(refused.to_string().contains(sentence), "{refused}");
+        assert!(!refused.hints().is_empty());
+    }
+    assert!(place.artifacts.list().unwrap().is_empty());
+
+    let digest = place.install_as(ROOTFS, &erofs()).await.unwrap();
+    let unknown = place.rootfs_launch(Digest::of(b"never installed"), "");
+    let refused = place.media.prepare(&unknown).await.unwrap_err();
+    assert!(
+        refused.message.contains("is not in the store"),
+        "{}",
+        refused.message
+    );
+    let mut nowhere = place.rootfs_launch(digest, "");
+    nowhere.paths.state_dir = PathBuf::from("/nonexistent");
+    let refused = place.media.prepare(&nowhere).await.unwrap_err();
+    assert!(
+        refused.message.contains("/nonexistent/writable.ext4"),
+        "{}",
+        refused.message
+    );
+    assert_eq!(place.vm_files(), 0);
+
+    // A half made disk of an interrupted launch is no disk.
+    let launch = place.rootfs_launch(digest, "");
+    fs_err::write(place.vm_file("writable.ext4.partial"), "x").unwrap();
+    place.media.prepare(&launch).await.unwrap();
+    // A guest that makes its disk look like a container of other files does not get to see them.
+    let mut disk = fs_err::read(place.vm_file("writable.ext4")).unwrap();
+    disk.truncate(4096);
+    disk[..4].copy_from_slice(b"QFI\xfb");
+    fs_err::write(place.vm_file("writable.ext4"), disk).unwrap();
+    let refused = place.media.prepare(&launch).await.unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("made into a qcow2 image by its guest"),
+        "{}",
+        refused.message
+    );
 }

@@ -159,7 +159,8 @@ impl Host {
     pub(crate) fn media(&self) -> BootMedia {
         BootMedia {
             kernel: self.root.join("vmlinux"),
-            initramfs: self.root.join("initramfs"),
+            initramfs: Some(self.root.join("initramfs")),
+            disks: Vec::new(),
             cmdline: common::cmdline::BASE.to_owned(),
         }
     }

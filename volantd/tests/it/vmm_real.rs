@@ -138,7 +138,7 @@ fn host(kind: VmmKind) -> Option<(Host, BootMedia)> {
         std::env::var_os("VOLANT_TEST_INITRAMFS"),
     ) {
         media.kernel = PathBuf::from(kernel);
-        media.initramfs = PathBuf::from(initramfs);
+        media.initramfs = Some(PathBuf::from(initramfs));
     }
     Some((host, media))
 }

@@ -314,7 +314,8 @@ impl Media for Host {
             self.0.faulty(Step::Media, Fault::After)?;
             Ok(BootMedia {
                 kernel: "/kernel".into(),
-                initramfs,
+                initramfs: Some(initramfs),
+                disks: Vec::new(),
                 cmdline: String::new(),
             })
         })
@@ -379,7 +380,11 @@ impl Vmm for Host {
             self.0.point().await;
             self.0.faulty(Step::Vmm, Fault::Before)?;
             assert!(
-                self.0.lock().media.contains(&media.initramfs),
+                media.initramfs.as_ref().is_some_and(|initramfs| self
+                    .0
+                    .lock()
+                    .media
+                    .contains(initramfs)),
                 "the media come first"
             );
             assert!(

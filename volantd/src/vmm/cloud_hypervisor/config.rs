@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use cloud_hypervisor_client::models::{
-    ConsoleConfig, ConsoleMode, CpusConfig, MemoryConfig, NetConfig, PayloadConfig, RngConfig,
-    SerialConfig, VmConfig, VsockConfig,
+    ConsoleConfig, ConsoleMode, CpusConfig, DiskConfig, ImageType, MemoryConfig, NetConfig,
+    PayloadConfig, RngConfig, SerialConfig, VmConfig, VsockConfig,
 };
 
 use super::Files;
-use crate::machine::ports::{BootMedia, Launch, StepError};
+use crate::machine::ports::{BootMedia, Disk, DiskAccess, Launch, StepError};
 
 /// Where the guest's randomness comes from (Cloud Hypervisor's own default).
 const RANDOM_SOURCE: &str = "/dev/urandom";
@@ -17,14 +17,13 @@ const RANDOM_SOURCE: &str = "/dev/urandom";
 pub(super) fn vm_config(
     launch: &Launch,
     media: &BootMedia,
-    initramfs: &Path,
     files: &Files,
 ) -> Result<VmConfig, StepError> {
     let cpus = i32::try_from(launch.cpu_cores)
         .map_err(|_| StepError::new(format!("{} vCPUs are too many", launch.cpu_cores)))?;
     let mut config = VmConfig::new(PayloadConfig {
         kernel: Some(text(&files.kernel)?),
-        initramfs: Some(text(initramfs)?),
+        initramfs: media.initramfs.as_deref().map(text).transpose()?,
         cmdline: Some(media.cmdline.clone()),
         ..PayloadConfig::default()
     });
@@ -42,6 +41,8 @@ pub(super) fn vm_config(
         mac: Some(launch.lease.mac.clone()),
         ..NetConfig::default()
     }]);
+    let disks = media.disks.iter().map(disk);
+    config.disks = (!media.disks.is_empty()).then_some(disks.collect::<Result<_, StepError>>()?);
     config.rng = Some(RngConfig::new(RANDOM_SOURCE.to_owned()));
     config.serial = Some(SerialConfig::new(ConsoleMode::Pty));
     config.console = Some(ConsoleConfig::new(ConsoleMode::Off));
@@ -50,6 +51,16 @@ pub(super) fn vm_config(
         text(&files.vsock)?,
     ));
     Ok(config)
+}
+
+/// A disk. `Raw`: what a guest writes onto its disk must never be taken for another format, which may name files of the host.
+fn disk(disk: &Disk) -> Result<DiskConfig, StepError> {
+    Ok(DiskConfig {
+        path: Some(text(&disk.path)?),
+        readonly: Some(disk.access == DiskAccess::ReadOnly),
+        image_type: Some(ImageType::Raw),
+        ..DiskConfig::default()
+    })
 }
 
 fn text(path: &Path) -> Result<String, StepError> {
@@ -66,13 +77,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::vmm::tests::{launch, media};
+    use crate::vmm::tests::{launch, media, rootfs_media};
 
     #[test]
     fn a_vm_is_described_in_full() {
         let launch = launch(Path::new("/run/volant/vms/1"));
         let files = Files::new(&launch.paths.run_dir);
-        let config = vm_config(&launch, &media(), Path::new("/state/initramfs"), &files).unwrap();
+        let config = vm_config(&launch, &media(), &files).unwrap();
         let expected = json!({
             "payload": {
                 "kernel": "/run/volant/vms/1/kernel",
@@ -88,5 +99,21 @@ mod tests {
             "vsock": {"cid": 3, "socket": "/run/volant/vms/1/vsock.sock"},
         });
         assert_eq!(serde_json::to_value(config).unwrap(), expected);
+    }
+
+    #[test]
+    fn disks_come_in_their_order_and_without_an_initramfs() {
+        let launch = launch(Path::new("/run/volant/vms/1"));
+        let files = Files::new(&launch.paths.run_dir);
+        let config = vm_config(&launch, &rootfs_media(), &files).unwrap();
+        let config = serde_json::to_value(config).unwrap();
+        let disk = |path: &str, readonly: bool| json!({"path": path, "readonly": readonly, "image_type": "Raw"});
+        let expected = json!([
+            disk("/store/a,b", true),
+            disk("/state/config.img", true),
+            disk("/state/writable.ext4", false),
+        ]);
+        assert_eq!(config["disks"], expected);
+        assert_eq!(config["payload"].get("initramfs"), None);
     }
 }

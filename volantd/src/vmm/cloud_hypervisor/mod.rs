@@ -93,12 +93,12 @@ async fn configure(
     unfinished: &mut Unfinished,
 ) -> Result<CloudHypervisor, StepError> {
     let failed = |error| StepError::caused("Cannot prepare the VM's runtime folder", error);
-    let (kernel, initramfs) = order.media_paths()?;
-    let config = config::vm_config(order.launch, order.media, &initramfs, &files)?;
+    let media = order.media()?;
+    let config = config::vm_config(order.launch, &media, &files)?;
     let api = socket::listen(&files.api)
         .map_err(|error| StepError::caused("Cannot make the VMM's API socket", error))?;
     let (receiver, writer) = events::create(&files.events).map_err(failed)?;
-    symlink(&kernel, &files.kernel).map_err(failed)?;
+    symlink(&media.kernel, &files.kernel).map_err(failed)?;
     let (api_fd, events_fd) = (format!("fd={API_FD}"), format!("fd={EVENTS_FD}"));
     let args = [
         "--api-socket",

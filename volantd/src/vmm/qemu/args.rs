@@ -1,12 +1,12 @@
 //! QEMU's command line for one VM: a pure translation. The sockets are not on it: they are handed down as numbers.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use common::cmdline::MAX_CMDLINE_BYTES;
 
 use super::{QMP_FD, SERIAL_FD};
-use crate::machine::ports::Accelerator;
+use crate::machine::ports::{Accelerator, BootMedia, Disk, DiskAccess};
 use crate::vmm::launch::Order;
 
 /// The machine: PCI Express, and nothing on it that a guest of ours has a driver for or would have to probe. The i8042 stays: it is how the
@@ -17,8 +17,8 @@ const MACHINE: &str = "q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off";
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
 /// The arguments of a launch.
-pub(super) fn args(order: &Order<'_>, kernel: &Path, initramfs: &Path) -> Vec<OsString> {
-    let (launch, media) = (order.launch, order.media);
+pub(super) fn args(order: &Order<'_>, media: &BootMedia) -> Vec<OsString> {
+    let launch = order.launch;
     let (accelerator, cpu) = match order.accelerator {
         Accelerator::Kvm => ("kvm", "host"),
         // One host thread a vCPU, as with KVM.
@@ -33,8 +33,10 @@ pub(super) fn args(order: &Order<'_>, kernel: &Path, initramfs: &Path) -> Vec<Os
     option("-cpu", cpu.into());
     option("-smp", launch.cpu_cores.to_string().into());
     option("-m", format!("{}M", launch.memory_mib).into());
-    option("-kernel", kernel.into());
-    option("-initrd", initramfs.into());
+    option("-kernel", media.kernel.clone().into());
+    if let Some(initramfs) = &media.initramfs {
+        option("-initrd", initramfs.into());
+    }
     option(
         "-append",
         command_line(&media.cmdline, order.accelerator).into(),
@@ -50,6 +52,12 @@ pub(super) fn args(order: &Order<'_>, kernel: &Path, initramfs: &Path) -> Vec<Os
         format!("virtio-net-pci,netdev=net0,mac={},romfile=", lease.mac).into(),
     );
     option("-device", "virtio-rng-pci".into());
+    // In their order: QEMU gives each the next place on the bus, and the guest numbers them by it.
+    for (number, disk) in media.disks.iter().enumerate() {
+        option("-drive", drive(number, disk));
+        let device = format!("virtio-blk-pci,drive=disk{number}");
+        option("-device", device.into());
+    }
     option(
         "-chardev",
         format!("socket,id=serial0,fd={SERIAL_FD},server=on,wait=off").into(),
@@ -68,6 +76,22 @@ pub(super) fn args(order: &Order<'_>, kernel: &Path, initramfs: &Path) -> Vec<Os
     args
 }
 
+/// The file behind a disk. `raw`: what a guest writes onto its disk must never be taken for another format, which may name files of
+/// the host. A comma in the path is doubled, as QEMU's options want it.
+fn drive(number: usize, disk: &Disk) -> OsString {
+    let readonly = match disk.access {
+        DiskAccess::ReadOnly => "on",
+        DiskAccess::ReadWrite => "off",
+    };
+    let mut bytes =
+        format!("if=none,id=disk{number},format=raw,readonly={readonly},file=").into_bytes();
+    for byte in disk.path.as_os_str().as_bytes() {
+        let count = if *byte == b',' { 2 } else { 1 };
+        bytes.extend(std::iter::repeat_n(*byte, count));
+    }
+    OsString::from_vec(bytes)
+}
+
 /// The guest's line; with software emulation also what keeps its clock right. A kernel that calibrates the TSC against a timer while
 /// the host is busy gets it wrong by far, and the timer check waits for what emulation gives late. Left out where it does not fit.
 fn command_line(line: &str, accelerator: Accelerator) -> String {
@@ -81,20 +105,21 @@ fn command_line(line: &str, accelerator: Accelerator) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::vmm::tests::{daemon, launch, media};
+    use std::path::Path;
 
-    fn line(accelerator: Accelerator) -> String {
+    use super::*;
+    use crate::vmm::tests::{daemon, launch, media, rootfs_media};
+
+    fn line(accelerator: Accelerator, media: &BootMedia) -> String {
         let launch = launch(Path::new("/run/volant/vms/1"));
         let order = Order {
             program: Path::new("/qemu"),
             accelerator,
             daemon: &daemon(),
             launch: &launch,
-            media: &media(),
+            media,
         };
-        let args = args(&order, Path::new("/k"), Path::new("/i"));
-        let args: Vec<String> = args
+        let args: Vec<String> = args(&order, media)
             .into_iter()
             .map(|arg| arg.into_string().unwrap())
             .collect();
@@ -104,18 +129,30 @@ mod tests {
     #[test]
     fn a_vm_is_described_in_full() {
         let expected = "-name web -machine q35,sata=off,smbus=off,usb=off,vmport=off,hpet=off -accel kvm -cpu host -smp 2 -m 256M \
-                        -kernel /k -initrd /i -append console=ttyS0 quiet \
+                        -kernel /vmlinux -initrd /state/initramfs -append console=ttyS0 quiet \
                         -netdev tap,id=net0,ifname=vttap-web,script=no,downscript=no \
                         -device virtio-net-pci,netdev=net0,mac=02:f9:e8:54:fb:c4,romfile= -device virtio-rng-pci \
                         -chardev socket,id=serial0,fd=4,server=on,wait=off -serial chardev:serial0 \
                         -chardev socket,id=qmp0,fd=3,server=on,wait=off -mon chardev=qmp0,mode=control -display none -vga none \
                         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
                         -nodefaults -no-user-config -no-reboot -S";
-        assert_eq!(line(Accelerator::Kvm), expected);
+        assert_eq!(line(Accelerator::Kvm, &media()), expected);
     }
 
     #[test]
     fn software_emulation_has_its_own_cpu() {
-        assert!(line(Accelerator::Tcg).contains("-accel tcg,thread=multi -cpu max "));
+        assert!(line(Accelerator::Tcg, &media()).contains("-accel tcg,thread=multi -cpu max "));
+    }
+
+    #[test]
+    fn disks_come_in_their_order_and_without_an_initramfs() {
+        let line = line(Accelerator::Kvm, &rootfs_media());
+        assert!(!line.contains("-initrd"), "{line}");
+        let expected = "-device virtio-rng-pci \
+            -drive if=none,id=disk0,format=raw,readonly=on,file=/store/a,,b -device virtio-blk-pci,drive=disk0 \
+            -drive if=none,id=disk1,format=raw,readonly=on,file=/state/config.img -device virtio-blk-pci,drive=disk1 \
+            -drive if=none,id=disk2,format=raw,readonly=off,file=/state/writable.ext4 -device virtio-blk-pci,drive=disk2 \
+            -chardev";
+        assert!(line.contains(expected), "{line}");
     }
 }

@@ -85,10 +85,10 @@ async fn start(
     unfinished: &mut Unfinished,
 ) -> Result<Qemu, StepError> {
     let failed = |error| StepError::caused("Cannot make the VMM's sockets", error);
-    let (kernel, initramfs) = order.media_paths()?;
+    let media = order.media()?;
     let qmp = socket::listen(&files.qmp).map_err(failed)?;
     let serial = socket::listen(&files.serial).map_err(failed)?;
-    let args = args::args(&order, &kernel, &initramfs);
+    let args = args::args(&order, &media);
     let process = order.start(args, vec![(qmp, QMP_FD), (serial, SERIAL_FD)], KIND)?;
     unfinished.holds(&process);
     let deadlines = order.daemon.deadlines;
