@@ -3,6 +3,7 @@
 pub mod cpio;
 pub mod deflate;
 pub mod elf;
+pub mod erofs;
 pub mod ext4;
 pub mod gzip;
 pub mod hashed;

@@ -439,7 +439,8 @@ fn host_xattrs(at: &Path) -> BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>> {
     found
 }
 
-fn line(node: &Node, links: u32, group: &[u8], content: &[u8]) -> String {
+/// The line of one path; of a directory only its kind and attributes count, and of a file `content` is what is in it.
+pub(crate) fn line(node: &Node, links: u32, group: &[u8], content: &[u8]) -> String {
     let attributes = &node.attributes;
     let what = match &node.kind {
         Kind::File(_) => format!("{} bytes {}", content.len(), Digest::of(content)),
