@@ -44,11 +44,8 @@ pub(super) fn halves(value: u32) -> (u16, u16) {
 
 /// The lower and the upper 32 bits.
 pub(super) fn words(value: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
-    (
-        u32::from_le_bytes([a, b, c, d]),
-        u32::from_le_bytes([e, f, g, h]),
-    )
+    let word = |value: u64| u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0);
+    (word(value), word(value >> 32))
 }
 
 /// A CRC-32C in progress, as ext4 and jbd2 keep it: without the inversions at the beginning and the end that others have.

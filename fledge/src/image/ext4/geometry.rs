@@ -183,3 +183,51 @@ pub(super) fn has_superblock(group: u32) -> bool {
     };
     group <= 1 || is_power_of(3) || is_power_of(5) || is_power_of(7)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn backups_are_in_the_groups_that_linux_looks_in() {
+        let found: Vec<u32> = (0..400).filter(|&group| has_superblock(group)).collect();
+        assert_eq!(found, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125, 243, 343]);
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_is_at_the_beginning_of_groups(blocks in any::<u32>(), needed in 11..u32::MAX / 4, free in any::<u32>()) {
+            let Some(geometry) = Geometry::new(blocks, Inodes::with_free(needed, free)) else {
+                return Ok(());
+            };
+            prop_assert!(geometry.blocks <= blocks && blocks - geometry.blocks < BLOCKS_PER_GROUP);
+            prop_assert!(geometry.inodes() >= needed);
+            let mut next = 0;
+            // Two runs of groups that lie together, and the last one.
+            let groups = (0..geometry.groups.min(2 * GROUPS_PER_FLEX)).chain([geometry.groups - 1]);
+            for group in groups.filter(|group| group.is_multiple_of(GROUPS_PER_FLEX)) {
+                let together = group..geometry.groups.min(group + GROUPS_PER_FLEX);
+                let start = Geometry::start_of(group) + geometry.superblock_blocks(group);
+                let mut at = start;
+                for number in together.clone() {
+                    prop_assert_eq!(geometry.block_bitmap(number), at);
+                    at += 1;
+                }
+                for number in together.clone() {
+                    prop_assert_eq!(geometry.inode_bitmap(number), at);
+                    at += 1;
+                }
+                for number in together {
+                    prop_assert_eq!(geometry.inode_table(number), at);
+                    at += geometry.table_blocks();
+                }
+                prop_assert_eq!(at, Geometry::start_of(group) + geometry.metadata_blocks(group));
+                prop_assert!(geometry.metadata_blocks(group) < geometry.blocks_in(group));
+                prop_assert!(start >= next);
+                next = at;
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::directory::{Directory, Entry, MAX_NAME_BYTES};
-use super::format::BLOCK_BYTES;
+use super::format::{BLOCK_BYTES, BLOCK_LEN};
 use super::inode::{device_root, type_in_directory};
 use super::space::{Need, ROOT_LEN};
 use super::superblock::FIRST_INODE;
@@ -163,14 +163,8 @@ impl<'a> Plan<'a> {
     fn directory(&self, path: &[u8], attributes: &Attributes) -> Result<(Need, u16), WriteError> {
         let own = (path.is_empty() && self.has_own_lost_and_found).then_some(LOST_AND_FOUND);
         let children = self.directories.get(path).map_or(&[][..], Vec::as_slice);
-        if let Some((name, _)) = children
-            .iter()
-            .find(|(name, _)| name.len() > MAX_NAME_BYTES)
-        {
-            return Err(WriteError::Name {
-                path: shown(&[path, b"/", name].concat()),
-                why: format!("a name has at most {MAX_NAME_BYTES} bytes"),
-            });
+        for (name, item) in children {
+            check_name(item.path, name)?;
         }
         let content = Directory::new(self.entries(path)).count_blocks();
         let subdirectories = usize::from(own.is_some())
@@ -216,6 +210,21 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Whether ext4 can hold a name.
+fn check_name(path: &[u8], name: &[u8]) -> Result<(), WriteError> {
+    let why = if name.len() > MAX_NAME_BYTES {
+        format!("a name has at most {MAX_NAME_BYTES} bytes")
+    } else if name.is_empty() || name.contains(&0) {
+        "a name has at least one byte, and none of them is zero".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(WriteError::Name {
+        path: shown(path),
+        why,
+    })
+}
+
 /// What anything but a directory needs.
 fn file_need(item: &Item<'_>) -> Result<Need, WriteError> {
     let unsupported = |why: &str| WriteError::Unsupported {
@@ -232,6 +241,14 @@ fn file_need(item: &Item<'_>) -> Result<Need, WriteError> {
                     why: "ext4 holds files of less than 16 TiB",
                 }
             })?
+        }
+        Kind::Symlink(target) if target.is_empty() || target.contains(&0) => {
+            return Err(unsupported(
+                "it is a symbolic link to nothing that has a name",
+            ));
+        }
+        Kind::Symlink(target) if target.len() >= BLOCK_LEN => {
+            return Err(unsupported("a symbolic link has at most 4095 bytes"));
         }
         Kind::Symlink(target) if target.len() > MAX_SHORT_TARGET_BYTES => 1,
         Kind::CharacterDevice(device) | Kind::BlockDevice(device) => device_root(*device)

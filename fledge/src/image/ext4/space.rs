@@ -208,3 +208,91 @@ fn put_node(node: &mut [u8], entries: &[[u8; ENTRY_LEN]], max: usize, depth: u16
         put(node, ENTRY_LEN + index * ENTRY_LEN, entry);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::geometry::Inodes;
+    use super::*;
+
+    fn u32_at(node: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(*node[at..].first_chunk().unwrap())
+    }
+
+    fn u16_at(node: &[u8], at: usize) -> u16 {
+        u16::from_le_bytes(*node[at..].first_chunk().unwrap())
+    }
+
+    /// The extents below a node, and how many levels of blocks there are.
+    fn read(node: &[u8], blocks: &[(u32, Box<Block>)], extents: &mut Vec<Extent>) -> u16 {
+        assert_eq!(u16_at(node, 0), MAGIC);
+        let depth = u16_at(node, 6);
+        for index in 0..usize::from(u16_at(node, 2)) {
+            let at = ENTRY_LEN + index * ENTRY_LEN;
+            let logical = u32_at(node, at);
+            if depth == 0 {
+                extents.push(Extent {
+                    logical,
+                    start: u32_at(node, at + 8),
+                    count: u32::from(u16_at(node, at + 4)),
+                });
+                continue;
+            }
+            let below = u32_at(node, at + 4);
+            let (_, block) = blocks.iter().find(|(at, _)| *at == below).unwrap();
+            let known = extents.len();
+            assert_eq!(read(&block[..], blocks, extents), depth - 1);
+            assert_eq!(extents[known].logical, logical);
+            let checksum = Checksum::EMPTY.then(&block[..CHECKSUM_AT]);
+            assert_eq!(u32_at(&block[..], CHECKSUM_AT), checksum.value());
+        }
+        depth
+    }
+
+    #[test]
+    fn trees_of_any_depth_name_all_extents() {
+        let inodes = Inodes::with_free(11, 0);
+        let geometry = Geometry::new(u32::MAX / 2, inodes).unwrap();
+        for (groups, expected_depth) in [(0, 0), (3, 0), (4, 1), (1300, 1), (1500, 2), (60_000, 2)]
+        {
+            let mut space = Space::new(&geometry);
+            let before = space.free();
+            let content = groups * BLOCKS_PER_GROUP;
+            let place = space.place(Need::content(content)).unwrap();
+            assert_eq!(u64::from(before - space.free()), place.blocks());
+            let (root, blocks) = place.tree(Checksum::EMPTY);
+            let mut extents = Vec::new();
+            assert_eq!(read(&root, &blocks, &mut extents), expected_depth);
+            assert_eq!(extents, place.extents);
+            let mut next = 0;
+            for extent in extents {
+                assert_eq!(extent.logical, next);
+                next += extent.count;
+            }
+            assert_eq!(next, content);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_is_nobody_elses() {
+        let inodes = Inodes::with_free(11, 0);
+        for blocks in [3000, 32_768, 40_000, 300_000, 600_000] {
+            let geometry = Geometry::new(blocks, inodes).unwrap();
+            let mut space = Space::new(&geometry);
+            let mut used = vec![false; usize::try_from(geometry.blocks).unwrap()];
+            for group in 0..geometry.groups {
+                let start = usize::try_from(Geometry::start_of(group)).unwrap();
+                let count = usize::try_from(geometry.metadata_blocks(group)).unwrap();
+                used[start..start + count].fill(true);
+            }
+            while let Some(place) = space.place(Need::content(1000)) {
+                for extent in place.extents {
+                    let start = usize::try_from(extent.start).unwrap();
+                    let count = usize::try_from(extent.count).unwrap();
+                    assert!(used[start..start + count].iter().all(|used| !used));
+                    used[start..start + count].fill(true);
+                }
+            }
+            assert_eq!(space.free(), 0);
+        }
+    }
+}

@@ -3,14 +3,16 @@
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use proptest::prelude::*;
 use tempfile::{NamedTempFile, TempDir};
 
 use super::*;
 use crate::image::testing::{
     Mounted, Order, assert_same, everything, expected, file, is_installed, noise, on_host,
 };
-use crate::tree::{Content, Device, Kind};
+use crate::tree::{Attributes, Content, Device, Kind};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -26,6 +28,7 @@ fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
+        .env("TZ", "UTC")
         .output()
         .unwrap()
 }
@@ -76,8 +79,15 @@ fn change(image: &NamedTempFile, change: impl FnOnce(&Path)) {
     );
     assert!(mounted.status.success(), "{mounted:?}");
     change(at.path());
-    let unmounted = run("umount", &[text(at.path())]);
-    assert!(unmounted.status.success(), "{unmounted:?}");
+    // A process that another test starts has all open files for a moment.
+    let unmounted = (0..50).any(|_| {
+        let output = run("umount", &[text(at.path())]);
+        if !output.status.success() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        output.status.success()
+    });
+    assert!(unmounted);
 }
 
 #[test]
@@ -155,7 +165,7 @@ fn a_disk_survives_a_crash() {
             fs_err::create_dir(at.join(format!("d{index}"))).unwrap();
         }
         fs_err::write(at.join("file"), noise(100_000)).unwrap();
-        let synced = run("sync", &[]);
+        let synced = run("sync", &["-f", text(at)]);
         assert!(synced.status.success(), "{synced:?}");
         // As if the machine stopped now: what the disk holds, with the journal open.
         let sparse = ["--sparse=always", text(disk.path()), text(torn.path())];
@@ -358,6 +368,13 @@ fn what_ext4_does_not_have_is_told() {
             "not an access control list",
         ),
         (only(b"lost+found", file("")), "keeps this name"),
+        (only(b"a\0b", file("")), "none of them is zero"),
+        (only(b"a", Node::symlink("")), "nothing that has a name"),
+        (only(b"a", Node::symlink("a\0")), "nothing that has a name"),
+        (
+            only(b"a", Node::symlink([b'a'; 4096])),
+            "at most 4095 bytes",
+        ),
         (linked, "65001 hard links"),
     ];
     for (tree, expected) in table {
@@ -388,12 +405,160 @@ fn more_subdirectories_than_links_are_allowed() {
     check(&image(&tree, &options(Size::Free(MIB), true)));
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_tree_is_clean(
+        nodes in proptest::collection::vec((path(), node()), 0..60),
+        links in proptest::collection::vec((path(), any::<proptest::sample::Index>()), 0..10),
+        free_mib in 0..300_u64,
+        journal in any::<bool>(),
+    ) {
+        let mut tree = Tree::default();
+        for (path, node) in nodes {
+            tree.replace(&path, node).unwrap();
+        }
+        for (path, target) in links {
+            let targets: Vec<Vec<u8>> = tree.iter().map(|item| item.path.to_vec()).collect();
+            if !targets.is_empty() {
+                // Not every choice can be linked to.
+                let target: &Vec<u8> = target.get(&targets);
+                drop(tree.hard_link(&path, target));
+            }
+        }
+        let image = image(&tree, &options(Size::Free(free_mib * MIB), journal));
+        check(&image);
+        if let Some(mounted) = Mounted::new(image.path(), "ext4", "noatime") {
+            let mut found = on_host(&mounted.path());
+            found.remove(&b"lost+found"[..]);
+            found.remove(&b""[..]);
+            let mut expected = expected(&tree);
+            expected.remove(&b""[..]);
+            assert_same(&found, &expected);
+        }
+    }
+}
+
+fn path() -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec("[a-d]|[e-z]{200,255}", 1..4)
+        .prop_map(|names| names.join("/").into_bytes())
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let device = (0..4096_u32, 0..1_048_576_u32).prop_map(|(major, minor)| Device { major, minor });
+    let kind = prop_oneof![
+        3 => Just(Kind::Directory),
+        3 => (0..20_000_usize).prop_map(|bytes| Kind::File(Content::Bytes(noise(bytes)))),
+        1 => proptest::collection::vec(1..=255_u8, 1..100).prop_map(Kind::Symlink),
+        1 => device.clone().prop_map(Kind::CharacterDevice),
+        1 => device.prop_map(Kind::BlockDevice),
+        1 => Just(Kind::Fifo),
+        1 => Just(Kind::Socket),
+    ];
+    let xattrs = proptest::collection::btree_map("trusted\\.[a-z]{1,20}", ".{0,60}", 0..8);
+    let numbers = (
+        0..0o10000_u32,
+        any::<u32>(),
+        any::<u32>(),
+        -0x8000_0000..0x3_7fff_ffff_i64,
+    );
+    (kind, xattrs, numbers).prop_map(|(kind, xattrs, (permissions, uid, gid, mtime_s))| {
+        let bytes = |(name, value): (String, String)| (name.into_bytes(), value.into_bytes());
+        let attributes = Attributes {
+            permissions,
+            uid,
+            gid,
+            mtime_s,
+            xattrs: xattrs.into_iter().map(bytes).collect(),
+        };
+        Node { attributes, kind }
+    })
+}
+
 #[test]
 fn the_time_of_the_image_may_be_any() {
     for time_s in [0, 1 << 32, 1 << 36] {
         let mut options = options(Size::Total(32 * MIB), true);
         options.time_s = time_s;
         check(&image(&Tree::default(), &options));
+    }
+}
+
+#[test]
+fn debugfs_sees_what_was_written() {
+    let image = image(
+        &everything(Order::Forwards),
+        &options(Size::Automatic, true),
+    );
+    if !is_installed("debugfs") {
+        return;
+    }
+    let dumped = NamedTempFile::new().unwrap();
+    ask(
+        &image,
+        &format!("dump /sizes/file-5000003 {}", text(dumped.path())),
+    );
+    assert!(fs_err::read(dumped.path()).unwrap() == noise(5_000_003));
+    let table = [
+        ("stat /sizes/file-4097", "Links: 3 "),
+        ("stat /modes/4755-false", "Mode:  04755 "),
+        ("stat /owners/65536-0", "User: 65536   Group:     0 "),
+        ("stat /kinds/character", "Device major/minor number: 01:03"),
+        (
+            "stat /kinds/large-device",
+            "Device major/minor number: 4095:1048575",
+        ),
+        ("stat /kinds/symlink-59", "Fast link dest: \"aaaa"),
+        ("stat /kinds/fifo", "Type: FIFO"),
+        ("stat /kinds/socket", "Type: socket"),
+        ("stat /times/-1", "Wed Dec 31 23:59:59 1969"),
+        ("stat /times/4294967296", "Sun Feb  7 06:28:16 2106"),
+        ("ea_get /xattrs/several user.odd", "odd"),
+        ("ea_get -x /xattrs/several user.bytes", "00 01 ff 0a"),
+        ("stat <8>", "Size: 4194304"),
+        (
+            "stats",
+            "Filesystem features:      has_journal ext_attr dir_index filetype extent 64bit flex_bg sparse_super large_file huge_file dir_nlink extra_isize metadata_csum\n",
+        ),
+        ("stats", "Filesystem state:         clean\n"),
+        (
+            "stats",
+            "Filesystem created:       Tue Nov 14 22:13:20 2023\n",
+        ),
+    ];
+    for (request, expected) in table {
+        let answer = ask(&image, request);
+        assert!(answer.contains(expected), "{request}: {answer}");
+    }
+}
+
+#[test]
+fn equal_hashes_on_both_sides_of_a_border_are_found() {
+    // Names of 255 bytes, of which a block holds 15; two with one hash, of which one is the last in its block.
+    let mut names: Vec<(u32, String)> = (0..200_000)
+        .map(|index| format!("{index:0>255}"))
+        .map(|name| (directory::hash(name.as_bytes()), name))
+        .collect();
+    names.sort();
+    let twins = names
+        .windows(2)
+        .skip(15)
+        .position(|two| two[0].0 == two[1].0);
+    let first = twins.unwrap() + 15;
+    let chosen = &names[first - 14..first + 100];
+    let mut tree = Tree::default();
+    for (_, name) in chosen {
+        tree.replace(format!("d/{name}").as_bytes(), file(""))
+            .unwrap();
+    }
+    let image = image(&tree, &options(Size::Free(MIB), true));
+    check(&image);
+    let Some(mounted) = Mounted::new(image.path(), "ext4", "noatime") else {
+        return;
+    };
+    for (_, name) in chosen {
+        assert!(mounted.path().join("d").join(name).exists(), "{name}");
     }
 }
 

@@ -25,7 +25,7 @@ const END: u32 = 0xffff_fffe;
 const LARGEST: u32 = 0xffff_fffc;
 
 /// The hash of a name. It is even: the lowest bit has another meaning in the index.
-pub(super) fn hash(name: &[u8]) -> u32 {
+pub(in crate::image::ext4) fn hash(name: &[u8]) -> u32 {
     let mut state = [0; 4];
     for (word, bytes) in state.iter_mut().zip(SEED.as_chunks::<4>().0) {
         *word = u32::from_le_bytes(*bytes);

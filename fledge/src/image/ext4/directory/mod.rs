@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::format::{BLOCK_LEN, Block, Checksum, DIRECTORY_TAIL_AT, put, put_u16, put_u32};
 
-pub(super) use hash::SEED as HASH_SEED;
+pub(super) use hash::{SEED as HASH_SEED, hash};
 
 /// The longest name, in bytes (`EXT4_NAME_LEN`).
 pub(super) const MAX_NAME_BYTES: usize = 255;
@@ -64,7 +64,7 @@ impl<'a> Directory<'a> {
         }
         let mut hashed: Vec<(u32, Entry<'a>)> = entries
             .iter()
-            .map(|entry| (hash::hash(entry.name), *entry))
+            .map(|entry| (hash(entry.name), *entry))
             .collect();
         hashed.sort_by_key(|&(hash, entry)| (hash, entry.name));
         let (hashes, sorted): (Vec<u32>, Vec<Entry<'a>>) = hashed.into_iter().unzip();
