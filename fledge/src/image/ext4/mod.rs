@@ -21,6 +21,7 @@ mod plan;
 mod size;
 mod space;
 mod superblock;
+mod table;
 mod writer;
 mod xattr;
 

@@ -2,11 +2,14 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
-use super::format::BLOCK_BYTES;
+use super::format::{BLOCK_BYTES, BLOCK_LEN};
 use super::space::Extent;
 
-/// What is compared with to find zeros, in bytes: as much as is copied at once.
-static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+/// How much is collected before it is written, in bytes; as much as contents are copied at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// What is compared with to find zeros.
+static ZEROS: [u8; BUFFER_BYTES] = [0; BUFFER_BYTES];
 
 /// Where the file system goes.
 #[derive(Debug)]
@@ -16,6 +19,10 @@ pub(super) struct Output<W> {
     at: u64,
     /// How far it has been written.
     end: u64,
+    /// What is not written yet.
+    buffer: Vec<u8>,
+    /// Where that begins, or the last write ended.
+    buffer_at: u64,
 }
 
 impl<W: Write + Seek> Output<W> {
@@ -26,29 +33,57 @@ impl<W: Write + Seek> Output<W> {
             inner,
             at: 0,
             end: 0,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            buffer_at: 0,
         })
     }
 
     /// Puts `bytes` at the beginning of a block.
     pub(super) fn put(&mut self, block: u32, bytes: &[u8]) -> io::Result<()> {
-        self.go_to(offset_of(block))?;
-        self.write_on(bytes)
+        self.put_at(offset_of(block), bytes)
     }
 
-    /// Puts `bytes` at `at` bytes from the beginning.
+    /// Puts `bytes` at `at` bytes from the beginning. What follows in the next block is written together with it.
     pub(super) fn put_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.go_to(at)?;
-        self.write_on(bytes)
-    }
-
-    fn go_to(&mut self, at: u64) -> io::Result<()> {
-        if self.at != at {
-            self.at = self.inner.seek(SeekFrom::Start(at))?;
+        let gap = at
+            .checked_sub(self.buffer_at)
+            .and_then(|offset| usize::try_from(offset).ok())
+            .and_then(|offset| offset.checked_sub(self.buffer.len()))
+            .filter(|&gap| gap < BLOCK_LEN);
+        match gap {
+            Some(gap) if self.buffer.len() + gap + bytes.len() <= BUFFER_BYTES => {
+                self.buffer.resize(self.buffer.len() + gap, 0);
+            }
+            _ => {
+                self.flush()?;
+                self.buffer_at = at;
+            }
         }
+        if bytes.len() > BUFFER_BYTES {
+            self.write_at(at, bytes)?;
+            self.buffer_at = self.at;
+            return Ok(());
+        }
+        self.buffer.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn write_on(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.write_at(self.buffer_at, &buffer)?;
+        self.buffer_at = self.at;
+        self.buffer = buffer;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if self.at != at {
+            self.at = self.inner.seek(SeekFrom::Start(at))?;
+        }
         self.inner.write_all(bytes)?;
         self.at += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.end = self.end.max(self.at);
@@ -57,8 +92,9 @@ impl<W: Write + Seek> Output<W> {
 
     /// Makes the output `size_bytes` long, by its last byte where that is not written yet.
     pub(super) fn finish(mut self, size_bytes: u64) -> io::Result<W> {
+        self.flush()?;
         if self.end < size_bytes {
-            self.put_at(size_bytes - 1, &[0])?;
+            self.write_at(size_bytes - 1, &[0])?;
         }
         self.inner.flush()?;
         Ok(self.inner)

@@ -4,7 +4,7 @@ use std::io::{self, Seek, Write};
 
 use super::Options;
 use super::directory::{Directory, empty_block};
-use super::format::{BLOCK_BYTES, BLOCK_LEN, Block, INODE_LEN, INODES_PER_BLOCK, put};
+use super::format::{BLOCK_BYTES, BLOCK_LEN, put};
 use super::geometry::{Geometry, has_superblock};
 use super::inode::{HAS_EXTENTS, HAS_INDEX, Inode, XATTRS_LEN, device_root};
 use super::journal;
@@ -15,19 +15,13 @@ use super::space::{Need, Place, ROOT_LEN, Space};
 use super::superblock::{
     FIRST_INODE, FIRST_SUPERBLOCK_AT, GroupUse, Identity, JournalNote, Superblock,
 };
+use super::table::InodeTable;
 use super::xattr::Stored;
 use crate::image::WriteError;
 use crate::tree::{Attributes, Content, Kind};
 
 /// The inodes below [`FIRST_INODE`] that only have a place in the table.
 const RESERVED_INODES: u32 = FIRST_INODE - 1;
-
-/// The block of inode tables that is being filled.
-#[derive(Debug)]
-struct TableBlock {
-    at: u32,
-    bytes: Block,
-}
 
 /// A file system being written.
 #[derive(Debug)]
@@ -38,7 +32,7 @@ pub(super) struct Writer<'a, W> {
     identity: Identity,
     space: Space<'a>,
     out: Output<W>,
-    table: Option<TableBlock>,
+    table: InodeTable,
     /// How many directories each group has.
     directories: Vec<u32>,
 }
@@ -59,7 +53,7 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
             identity: identity(plan, layout, options),
             space: Space::new(&layout.geometry),
             out: Output::new(out)?,
-            table: None,
+            table: InodeTable::default(),
             directories: vec![0; groups],
         })
     }
@@ -71,7 +65,7 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
         for (number, planned) in (FIRST_INODE..).zip(&self.plan.others) {
             self.planned(number, planned)?;
         }
-        self.flush_table()?;
+        self.table.flush(&mut self.out)?;
         self.metadata(journal.as_ref())?;
         Ok(self.out.finish(self.layout.size_bytes)?)
     }
@@ -208,30 +202,10 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
 
     /// Puts an inode into its table. They come in the order of their numbers.
     fn inode(&mut self, number: u32, inode: &Inode<'_>) -> Result<(), WriteError> {
-        let geometry = &self.layout.geometry;
-        let (group, index) = (
-            (number - 1) / geometry.inodes_per_group,
-            (number - 1) % geometry.inodes_per_group,
-        );
-        let at = geometry.inode_table(group) + index / INODES_PER_BLOCK;
-        if self.table.as_ref().is_some_and(|table| table.at != at) {
-            self.flush_table()?;
-        }
-        let table = self.table.get_or_insert(TableBlock {
-            at,
-            bytes: [0; BLOCK_LEN],
-        });
-        let slot = usize::try_from(index % INODES_PER_BLOCK).unwrap_or(0);
         let bytes = inode.encode(number, &self.identity);
-        put(&mut table.bytes, slot * INODE_LEN, &bytes);
+        let geometry = &self.layout.geometry;
+        self.table.put(number, &bytes, geometry, &mut self.out)?;
         Ok(())
-    }
-
-    fn flush_table(&mut self) -> io::Result<()> {
-        match self.table.take() {
-            Some(table) => self.out.put(table.at, &table.bytes),
-            None => Ok(()),
-        }
     }
 
     /// Writes what says how much of each group is in use, and the superblocks; the first one comes last.
