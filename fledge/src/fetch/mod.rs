@@ -3,6 +3,7 @@
 
 mod cache;
 mod http;
+pub mod member;
 mod partial;
 mod release;
 
