@@ -26,20 +26,20 @@ const DIRECTORIES: [&str; 12] = [
 ];
 
 /// Names under which busybox is linked in `/bin`.
-const APPLETS: [&str; 33] = [
+pub(crate) const APPLETS: [&str; 33] = [
     "sh", "ash", "ls", "cat", "cp", "mv", "rm", "mkdir", "rmdir", "ln", "chmod", "chown", "ps",
     "kill", "mount", "umount", "grep", "sed", "awk", "find", "test", "echo", "printf", "true",
     "false", "sleep", "pwd", "cd", "env", "which", "tar", "gzip", "gunzip",
 ];
 
 /// More of them, which the Go system's images also have.
-const MORE_APPLETS: [&str; 2] = ["wget", "vi"];
+pub(crate) const MORE_APPLETS: [&str; 2] = ["wget", "vi"];
 
 /// Where the agent lies, and what `/init` points to.
-const AGENT_PATH: &str = "/bin/kestrel";
-const INIT_PATH: &str = "/init";
-const INIT_TARGET: &str = "bin/kestrel";
-const BUSYBOX_PATH: &str = "/bin/busybox";
+pub(crate) const AGENT_PATH: &str = "/bin/kestrel";
+pub(crate) const INIT_PATH: &str = "/init";
+pub(crate) const INIT_TARGET: &str = "bin/kestrel";
+pub(crate) const BUSYBOX_PATH: &str = "/bin/busybox";
 
 /// Permissions of the programs above.
 const PROGRAM_PERMISSIONS: u32 = 0o755;
@@ -152,7 +152,7 @@ fn add_program(
 }
 
 /// PID 1 that does not start is a kernel panic in every guest: better here.
-fn check_agent(path: &std::path::Path) -> Result<(), AssembleError> {
+pub(crate) fn check_agent(path: &std::path::Path) -> Result<(), AssembleError> {
     let program = fs_err::File::open(path)
         .and_then(|mut file| elf::inspect(&mut file))
         .map_err(|source| HostError::Read {

@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use common::error_chain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::commands::build::{self, BuildArgs, BuildError};
+use crate::commands::check::CheckArgs;
+use crate::commands::completions::CompletionsArgs;
 use crate::commands::diff::DiffArgs;
+use crate::commands::init::InitArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::keygen::KeygenArgs;
 use crate::commands::sign::SignArgs;
@@ -28,6 +31,8 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  fledge init --binary ./app                  begin with a fledge.toml and a manifest.toml
+  fledge check                                find all mistakes in them
   fledge build                                build ./fledge.toml into ./plugin.cpio.gz
   fledge build --manifest manifest/web.json   and write its manifest beside it
   fledge build --help                         all flags
@@ -61,6 +66,12 @@ impl OutputArgs {
 enum Command {
     /// Build an artifact from a fledge.toml
     Build(BuildArgs),
+    /// Find all mistakes in a fledge.toml and its manifest
+    Check(CheckArgs),
+    /// Print what a shell needs to complete commands and flags
+    Completions(CompletionsArgs),
+    /// Write a fledge.toml and a manifest.toml to begin with
+    Init(InitArgs),
     /// Show what is in an artifact, and what it costs to boot it
     Inspect(InspectArgs),
     /// Say why two artifacts differ
@@ -88,6 +99,12 @@ pub fn run() -> ExitCode {
                 error.exit_code()
             }
         },
+        Command::Check(args) => commands::check::run(&args, &ui),
+        Command::Completions(args) => {
+            commands::completions::run(&args, Cli::command(), &ui);
+            common::exit_code::ExitCode::Success
+        }
+        Command::Init(args) => ended(commands::init::run(&args, &ui).map(done), &ui),
         Command::Inspect(args) => ended(commands::inspect::run(&args, &ui).map(done), &ui),
         Command::Diff(args) => ended(commands::diff::run(&args, &ui), &ui),
         Command::Keygen(args) => ended(commands::keygen::run(args, &ui).map(done), &ui),
@@ -145,8 +162,6 @@ async fn asked_to_stop() -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -41,6 +41,11 @@ impl Ui {
         }
     }
 
+    /// Prints a text of the program's own as it is, such as a script for a shell: it is asked for, so it is never too much.
+    pub fn document(&self, text: &str) {
+        drop(io::stdout().lock().write_all(text.as_bytes()));
+    }
+
     /// Prints something worth knowing that is not wrong.
     pub fn note(&self, line: &str) {
         if self.verbosity > Verbosity::Quiet {

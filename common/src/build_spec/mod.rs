@@ -19,7 +19,7 @@ use crate::digest::Digest;
 
 use document::{Document, Findings};
 
-pub use document::{Place, Problem, Problems};
+pub use document::{Finding, Mark, Place, Problem, Problems, pointer};
 pub use fetch::{Download, Fetch, InvalidMember, Member};
 pub use guest_path::{GuestPath, InvalidGuestPath, MAX_GUEST_PATH_BYTES};
 pub use output::{
@@ -160,6 +160,18 @@ impl BuildSpec {
         let raw = document.read::<raw::Raw>(&mut found);
         let spec = raw.and_then(|raw| rules::spec(raw, &mut found));
         spec.ok_or_else(|| BuildSpecError::Invalid(document.locate(found)))
+    }
+}
+
+/// Where in the TOML `text` lies what somebody else found wrong with it, such as a file that it names and that is not there.
+pub fn locate(text: &str, found: Vec<Finding>) -> Problems {
+    let mut all = Findings::default();
+    for finding in found {
+        all.push(finding);
+    }
+    match Document::parse(text) {
+        Ok(document) => document.locate(all),
+        Err(problems) => problems,
     }
 }
 

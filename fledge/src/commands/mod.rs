@@ -1,7 +1,10 @@
 //! One module for each command.
 
 pub mod build;
+pub mod check;
+pub mod completions;
 pub mod diff;
+pub mod init;
 pub mod inspect;
 pub mod keygen;
 mod password;

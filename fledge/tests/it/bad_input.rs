@@ -110,7 +110,7 @@ fn bad_manifests_are_refused() {
     let workspace = Workspace::new();
     let table = [
         ("name = \"app\"", "no `workload`"),
-        ("nam = \"app\"", "unknown field `nam`"),
+        ("nam = \"app\"", "Unknown key `nam`: did you mean `name`?"),
         (
             &TEMPLATE.replace("entrypoint = \"/usr/bin/app\"\nargs = [\"serve\"]", ""),
             "has no `entrypoint`",

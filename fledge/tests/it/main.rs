@@ -4,8 +4,10 @@
 mod artifacts;
 mod bad_input;
 mod build;
+mod check;
 mod download;
 mod fetch;
+mod init;
 mod reproducible;
 mod signatures;
 mod workspace;

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) pointer: String,
-    pub(super) mark: Mark,
-    pub(super) sentence: String,
+pub struct Finding {
+    /// Where, as a JSON pointer (RFC 6901): see [`pointer`].
+    pub pointer: String,
+    /// What of it is meant.
+    pub mark: Mark,
+    /// What is wrong.
+    pub sentence: String,
 }
 
 /// What of a member is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub enum Mark {
     /// That it is there, or that something is missing in it.
     Key,
     /// Its value.
@@ -71,7 +74,7 @@ impl Findings {
     }
 
     /// Takes over what was found elsewhere.
-    pub(super) fn push(&mut self, finding: Finding) {
+    pub(in crate::build_spec) fn push(&mut self, finding: Finding) {
         self.pointers.insert(finding.pointer.clone());
         self.findings.push(finding);
     }
@@ -89,7 +92,7 @@ impl Findings {
 }
 
 /// The JSON pointer that leads through these keys.
-pub(in crate::build_spec) fn pointer(keys: &[&str]) -> String {
+pub fn pointer(keys: &[&str]) -> String {
     keys.iter().fold(String::new(), |pointer, key| {
         format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
     })
