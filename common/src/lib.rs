@@ -14,3 +14,5 @@ pub mod guest_config;
 pub mod manifest;
 pub mod name;
 pub mod net;
+#[cfg(feature = "schema")]
+pub mod schema;

@@ -11,7 +11,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::tally::Tally;
-use crate::{bench, dist, e2e, packages, printer, repro, tidy, workspace};
+use crate::{bench, dist, e2e, packages, printer, repro, schemas, tidy, workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -27,7 +27,7 @@ struct Stage {
 }
 
 /// Cheap and likely to fail before dear and likely to pass.
-const STAGES: [Stage; 10] = [
+const STAGES: [Stage; 11] = [
     Stage {
         name: "fmt",
         run: fmt,
@@ -47,6 +47,10 @@ const STAGES: [Stage; 10] = [
     Stage {
         name: "doc",
         run: doc,
+    },
+    Stage {
+        name: "schemas",
+        run: schemas::check,
     },
     Stage {
         name: "tidy",

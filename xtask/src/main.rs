@@ -17,6 +17,7 @@ mod packages;
 mod printer;
 mod process;
 mod repro;
+mod schemas;
 mod tally;
 mod tidy;
 mod workspace;
@@ -53,6 +54,8 @@ enum Command {
     E2e(e2e::Arguments),
     #[command(hide = true)]
     E2eScenario(e2e::ScenarioArguments),
+    /// Write the JSON Schemas of the files that users write
+    Schemas(schemas::Arguments),
     /// Build the guest kernel, or find the one built before
     Kernel(kernel::Arguments),
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => bench::run(&command),
         Command::E2e(arguments) => e2e::run(&arguments).map(drop),
         Command::E2eScenario(arguments) => e2e::run_scenario(&arguments),
+        Command::Schemas(arguments) => schemas::run(&arguments),
         Command::Kernel(arguments) => kernel::run(&arguments),
     };
     match outcome {

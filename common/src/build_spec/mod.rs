@@ -26,6 +26,8 @@ pub use output::{
     Compression, DEFAULT_SQUASHFS_LEVEL, Filesystem, FilesystemKind, MAX_COMPRESSION_LEVEL,
     MAX_SIZE_BUFFER_MB, Output,
 };
+#[cfg(feature = "schema")]
+pub(crate) use raw::Raw as RawSpec;
 pub use template::{ManifestTemplate, TemplateError};
 
 /// The largest `fledge.toml` or `manifest.toml` that is read, in bytes. Real ones have a few hundred.

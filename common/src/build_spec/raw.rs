@@ -10,8 +10,9 @@ use super::GuestPath;
 
 /// A build spec.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Raw {
+pub(crate) struct Raw {
     /// The version of this format: `1`.
     pub(super) version: Option<Version>,
     /// What is built.
@@ -34,6 +35,7 @@ pub(super) struct Raw {
 
 /// The version of the format.
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub(super) enum Version {
     /// The only one.
     #[serde(rename = "1")]
@@ -42,6 +44,7 @@ pub(super) enum Version {
 
 /// What is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Strategy {
     /// An archive that the kernel unpacks into memory at each boot.
@@ -52,6 +55,7 @@ pub(super) enum Strategy {
 
 /// How an initramfs is compressed.
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Compression {
     /// Every kernel reads it.
@@ -64,6 +68,7 @@ pub(super) enum Compression {
 
 /// Where the agent comes from.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Agent {
     /// What kind of place it is.
@@ -80,6 +85,7 @@ pub(super) struct Agent {
 
 /// What kind of place the agent comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum AgentStrategy {
     /// The one beside fledge, else that of a release of Volant.
@@ -92,6 +98,7 @@ pub(super) enum AgentStrategy {
 
 /// PID 1, if it is not the agent.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Init {
     /// A program of this machine that becomes `/init`.
@@ -102,6 +109,7 @@ pub(super) struct Init {
 
 /// What the files of the build spec are laid over.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Source {
     /// The files of this container image, such as `nginx:alpine`.
@@ -122,6 +130,7 @@ pub(super) struct Source {
 
 /// The image of the root file system.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Filesystem {
     /// Its format; `erofs` if not given.
@@ -143,6 +152,7 @@ pub(super) struct Filesystem {
 
 /// The format of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FilesystemType {
     /// Read-only and compressed.
@@ -159,6 +169,7 @@ pub(super) enum FilesystemType {
 
 /// A file to download, and where it goes.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Fetch {
     /// Where it can be had.

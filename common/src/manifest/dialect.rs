@@ -16,94 +16,160 @@ use crate::name::Name;
 
 /// A manifest as somebody wrote it: all members optional, both dialects.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(crate) struct Raw {
+    /// The version of this format.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["1", "1.0", "v1", "v1.0"])))]
     schema_version: String,
+    /// The plugin's name: 1 to 63 of a-z, 0-9 and `-`.
     name: String,
+    /// The plugin's version, free text.
     version: String,
+    /// What kind of service it is; the plugin's name if not given.
     runtime: String,
+    /// Whether VMs can be created from it; `true` if not given.
     enabled: Option<bool>,
+    /// The archive that the VM unpacks into memory; of this and `rootfs` there is exactly one.
     initramfs: Option<RawArtifact>,
+    /// The root file system that the VM mounts.
     rootfs: Option<RawArtifact>,
+    /// Not supported by this version.
     pub(super) disks: Vec<Value>,
+    /// What a VM gets unless asked otherwise.
     resources: RawResources,
+    /// Named HTTP calls into the workload.
     actions: BTreeMap<String, Action>,
+    /// How readiness is found out; without it a VM is ready when its workload runs.
     health_check: Option<RawHealthCheck>,
+    /// The process that the agent runs and keeps running.
     workload: Option<RawWorkload>,
+    /// The environment; that of `workload` comes before it.
     env: BTreeMap<String, String>,
+    /// Not supported by this version.
     pub(super) cloud_init: Option<Value>,
+    /// What the workload offers on the network.
     pub(super) network: Option<RawNetwork>,
+    /// Devices of the host; not supported by this version.
     pub(super) devices: Option<RawDevices>,
+    /// The console's behaviour.
     console: Console,
+    /// Where the workload's `OpenAPI` document is.
     openapi: Option<String>,
+    /// Free labels.
     labels: BTreeMap<String, String>,
 }
 
+/// A file that the VM boots.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawArtifact {
+    /// `http(s)://`, `file://`, an absolute path, or a path relative to the manifest.
     url: String,
+    /// The SHA-256 of the file, as `sha256:` and 64 hexadecimal digits.
     checksum: String,
+    /// `erofs`, `ext4` or `squashfs`; of an initramfs information only.
     format: Option<String>,
+    /// Whether what a VM writes is kept in its memory only. For a root file system.
     ephemeral: bool,
+    /// The size of the layer that a VM writes to, in MiB. For a root file system.
     writable_mb: Option<u32>,
 }
 
+/// What a VM gets unless asked otherwise.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawResources {
+    /// Number of vCPUs, at least 1.
     cpu_cores: Option<u32>,
+    /// Memory in MiB.
     memory_mb: Option<u32>,
 }
 
+/// How readiness is found out; without it a VM is ready when its workload runs.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawHealthCheck {
+    /// The path below `base_url` that answers 2xx when the workload is healthy; there is this or `command`.
     endpoint: String,
+    /// Program and arguments, run in the guest, that end with exit code 0 when the workload is healthy.
     command: Vec<String>,
+    /// How long the first success may take, in milliseconds; 0 for 10 seconds.
     timeout_ms: u64,
+    /// The longest wait between two probes until the first success, in milliseconds.
     interval_ms: Option<u64>,
 }
 
+/// What the workload offers on the network.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(super) struct RawNetwork {
+    /// How the VM is connected.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["bridged", "bridge"])))]
     pub(super) mode: String,
+    /// The ports that the workload serves. Information: each port of a guest is reachable at its own address.
     pub(super) expose: Vec<RawExpose>,
 }
 
+/// A port that the workload serves.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(super) struct RawExpose {
+    /// From 1 to 65535.
     port: u16,
+    /// TCP if not given.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["tcp", "udp"])))]
     protocol: String,
+    /// Not supported by this version, but for 0.
     pub(super) host_port: Option<u16>,
 }
 
+/// Devices of the host.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(super) struct RawDevices {
+    /// Not supported by this version.
     pub(super) pci_passthrough: Vec<String>,
 }
 
+/// The process that the agent runs and keeps running.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawWorkload {
+    /// `http` serves HTTP at `base_url`, `exec` is any process; the former if there is a `base_url`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["http", "exec"])))]
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// Where the workload answers HTTP inside the guest, such as `http://127.0.0.1:80`.
     base_url: String,
+    /// Program and arguments.
     entrypoint: Words,
+    /// More arguments.
     args: Vec<String>,
+    /// The environment.
     env: BTreeMap<String, String>,
+    /// The working directory in the guest; `/` if not given.
     workdir: String,
+    /// Who runs it: `uid[:gid]` or names of the guest; root if not given.
     user: String,
+    /// The signal that asks it to end; `SIGTERM` if not given.
     stop_signal: Option<StopSignal>,
+    /// What happens when the process ends.
     restart: RestartPolicy,
+    /// How long the process may take to end after its stop signal, in milliseconds; 10 seconds if not given.
     stop_grace_ms: Option<u64>,
 }
 
 /// A list of words, or one word: the Go system's fledge wrote `entrypoint` as a string.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "a list of words or one word")]
 enum Words {
     Many(Vec<String>),

@@ -95,6 +95,7 @@ pub struct Resources {
 
 /// A named HTTP call into the workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Action {
     /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -271,6 +272,7 @@ pub enum WorkloadKind {
 
 /// What happens when the workload ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// It is started again, whatever its exit code: it is a service.
@@ -303,6 +305,7 @@ impl RestartPolicy {
 
 /// The console's behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Console {
     /// Whether a key on the console starts a root shell, where the image has `/bin/sh`.
     #[serde(default = "enabled")]
