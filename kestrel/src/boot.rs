@@ -6,11 +6,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use common::cmdline::IpConfig;
+use common::cmdline::{IpConfig, KEY_CONFIG, KEY_WRITABLE};
 use common::guest_config::GuestConfig;
 
 use crate::sys::Sys;
-use crate::{cmdline, console, guest_config, mounts, network};
+use crate::{cmdline, console, guest_config, mounts, network, rootfs};
 
 /// Why a guest cannot boot.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,20 @@ pub(crate) enum BootError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// The root and its writable layer.
+    #[error("{what}")]
+    Root {
+        /// What failed, as a sentence.
+        what: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The command line asks for a layer that there is not.
+    #[error("The command line's `{KEY_WRITABLE}={value}` is neither a device nor `tmpfs`")]
+    BadWritable {
+        /// The value.
+        value: String,
+    },
     /// No command line to read.
     #[error("Cannot read the kernel command line")]
     Cmdline(#[source] io::Error),
@@ -34,6 +48,12 @@ pub(crate) enum BootError {
     /// The guest config holds something else.
     #[error("The guest config is refused")]
     GuestConfigJson(#[source] serde_json::Error),
+    /// The command line names something else as its disk.
+    #[error("The command line's `{KEY_CONFIG}={device}` is no device")]
+    BadConfigDevice {
+        /// The value.
+        device: String,
+    },
     /// The guest config would stay for the workload to read.
     #[error("Cannot remove the guest config, which holds the guest's secret")]
     GuestConfigRemoval(#[source] io::Error),
@@ -59,8 +79,10 @@ enum Phase {
     Should(fn(&dyn Sys, &mut Facts)),
 }
 
-/// All phases in their order. Mounts come first: the console is in /dev and the command line in /proc.
+/// All phases in their order. The root comes first, because mounts go into it; then they, because the console is in /dev and the
+/// command line in /proc.
 const PHASES: &[(&str, Phase)] = &[
+    ("root", Phase::Must(rootfs::assemble)),
     ("mounts", Phase::Must(mounts::mount_all)),
     ("console", Phase::Should(open_console)),
     ("cmdline", Phase::Must(cmdline::read)),
@@ -127,8 +149,7 @@ pub(crate) mod fake {
     use std::sync::Mutex;
     use std::time::Duration;
 
-    use crate::mounts::MountSpec;
-    use crate::sys::Sys;
+    use crate::sys::{Mount, Sys};
 
     #[derive(Debug, Default)]
     pub(crate) struct FakeSys {
@@ -178,8 +199,40 @@ pub(crate) mod fake {
     }
 
     impl Sys for FakeSys {
-        fn mount(&self, spec: &MountSpec) -> io::Result<()> {
-            self.act(format!("mount {} {}", spec.kind, spec.target))
+        fn mount(&self, mount: &Mount<'_>) -> io::Result<()> {
+            let Mount {
+                source,
+                kind,
+                target,
+                ..
+            } = mount;
+            // The options matter where the root is put together only.
+            let data = match mount.data {
+                data if target.starts_with("/bin") && !data.is_empty() => format!(" {data}"),
+                _ => String::new(),
+            };
+            let from = if source == kind {
+                String::new()
+            } else {
+                format!(" from {source}")
+            };
+            self.act(format!("mount {kind} {target}{data}{from}"))
+        }
+
+        fn unmount(&self, target: &Path) -> io::Result<()> {
+            self.act(format!("unmount {}", target.display()))
+        }
+
+        fn change_root(&self, path: &Path) -> io::Result<()> {
+            self.act(format!("change_root {}", path.display()))
+        }
+
+        fn keep_layer(&self, path: &Path) -> io::Result<()> {
+            self.act(format!("keep_layer {}", path.display()))
+        }
+
+        fn settle_layer(&self) -> io::Result<()> {
+            self.act("settle_layer".to_owned())
         }
 
         fn make_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
@@ -267,13 +320,35 @@ mod tests {
 
     const LINE: &str = "ip=10.0.2.15::10.0.2.2:255.255.255.0:web:eth0:off volant.plugin=hello";
 
+    fn guest() -> FakeSys {
+        FakeSys::default()
+            .with_file("/bin/cmdline", LINE)
+            .with_file("/proc/cmdline", LINE)
+    }
+
+    #[test]
+    fn a_root_with_a_layer_comes_before_everything() {
+        let line = format!("{LINE} volant.config=/dev/vdb volant.writable=/dev/vdc");
+        let sys = FakeSys::default()
+            .with_file("/bin/cmdline", &line)
+            .with_file("/proc/cmdline", &line)
+            .with_file("/dev/vdb", "{\"secret\":\"abc\"}\0\0\0");
+        let facts = run(&sys).unwrap();
+        assert!(facts.config.unwrap().secret.matches("abc"));
+        let acts = sys.acts();
+        let place = |act: &str| acts.iter().position(|found| found == act).expect(act);
+        assert!(place("change_root /bin/root") < place("make_dir /proc 755"));
+        assert!(place("mount devtmpfs /dev") < place("read /dev/vdb"));
+    }
+
     #[test]
     fn the_phases_come_in_their_order() {
-        let sys = FakeSys::default().with_file("/proc/cmdline", LINE);
+        let sys = guest();
         let facts = run(&sys).unwrap();
         assert_eq!(facts.ip.unwrap().host_name, "web");
         let acts = sys.acts();
         let order = [
+            "unmount /bin",
             "mount proc /proc",
             "mount cgroup2 /sys/fs/cgroup",
             "open_console",
@@ -295,9 +370,7 @@ mod tests {
 
     #[test]
     fn a_failed_phase_ends_the_boot() {
-        let sys = FakeSys::default()
-            .with_file("/proc/cmdline", LINE)
-            .with_file("/.volant/config.json", "no json");
+        let sys = guest().with_file("/.volant/config.json", "no json");
         let error = run(&sys).unwrap_err();
         assert!(matches!(error, BootError::GuestConfigJson(_)));
         assert!(!sys.acts().contains(&"set_link_up lo".to_owned()));

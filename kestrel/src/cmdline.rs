@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use common::cmdline::{
-    IpConfig, KEY_API_HOST, KEY_API_PORT, KEY_MANIFEST, KEY_PLUGIN, KEY_RUNTIME, parse,
+    IpConfig, KEY_API_HOST, KEY_API_PORT, KEY_CONFIG, KEY_MANIFEST, KEY_PLUGIN, KEY_RUNTIME,
+    KEY_WRITABLE, parse,
 };
 
 use crate::boot::{BootError, Facts};
@@ -19,7 +20,7 @@ pub(crate) const KEY_DNS: &str = "volant.dns";
 const PROC_CMDLINE: &str = "/proc/cmdline";
 
 /// Far more than any kernel reads (2048 on x86), so that nothing is cut here.
-const MAX_PROC_CMDLINE_BYTES: u64 = 64 * 1024;
+pub(crate) const MAX_PROC_CMDLINE_BYTES: u64 = 64 * 1024;
 
 /// What all keys of Volant begin with.
 const VOLANT_PREFIX: &str = "volant.";
@@ -30,6 +31,8 @@ const KNOWN_KEYS: &[&str] = &[
     KEY_API_PORT,
     KEY_PLUGIN,
     KEY_MANIFEST,
+    KEY_CONFIG,
+    KEY_WRITABLE,
     KEY_DNS,
 ];
 

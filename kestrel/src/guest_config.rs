@@ -1,16 +1,46 @@
-//! The file that volantd adds for one guest: read once, then removed with its directory. Its contents are [`common::guest_config`].
+//! What volantd adds for one guest: a file that is read once and removed with its directory, or a disk that is read once and taken out
+//! of the machine. Its contents are [`common::guest_config`].
 
 use std::io;
 use std::path::Path;
 
-use common::guest_config::{GUEST_CONFIG_PATH, MAX_GUEST_CONFIG_BYTES};
+use common::cmdline::{KEY_CONFIG, is_device};
+use common::guest_config::{
+    GUEST_CONFIG_PATH, GuestConfig, MAX_CONFIG_DISK_BYTES, MAX_GUEST_CONFIG_BYTES, from_disk,
+};
 
 use crate::boot::{BootError, Facts};
 use crate::console;
 use crate::sys::Sys;
 
-/// Reads and removes the file. A guest without it has no secret, so nobody can ask it to stop; it runs all the same.
+/// Reads and removes the config. A guest without it has no secret, so nobody can ask it to stop; it runs all the same.
 pub(crate) fn take(sys: &dyn Sys, facts: &mut Facts) -> Result<(), BootError> {
+    match facts.words.get(KEY_CONFIG) {
+        Some(device) if is_device(device) => facts.config = Some(take_disk(sys, device)?),
+        Some(device) => {
+            let device = device.clone();
+            return Err(BootError::BadConfigDevice { device });
+        }
+        None => take_file(sys, facts)?,
+    }
+    Ok(())
+}
+
+fn take_disk(sys: &dyn Sys, device: &str) -> Result<GuestConfig, BootError> {
+    let limit_bytes = u64::try_from(MAX_CONFIG_DISK_BYTES).unwrap_or(u64::MAX);
+    let content = sys
+        .read(Path::new(device), limit_bytes)
+        .map_err(BootError::GuestConfigRead)?;
+    // Root in the guest could scan the bus and find it again; a workload that only reads files cannot.
+    let name = device.trim_start_matches("/dev/");
+    let removal = format!("/sys/block/{name}/device/../remove");
+    if let Err(error) = sys.write(Path::new(&removal), b"1") {
+        console::line(&format!("{device} stays readable for root: {error}"));
+    }
+    serde_json::from_slice(from_disk(&content)).map_err(BootError::GuestConfigJson)
+}
+
+fn take_file(sys: &dyn Sys, facts: &mut Facts) -> Result<(), BootError> {
     let path = Path::new(GUEST_CONFIG_PATH);
     let limit_bytes = u64::try_from(MAX_GUEST_CONFIG_BYTES).unwrap_or(u64::MAX);
     let read = match sys.read(path, limit_bytes) {
@@ -61,6 +91,42 @@ mod tests {
                 "remove_dir /.volant"
             ]
         );
+    }
+
+    fn with_disk(device: &str) -> Facts {
+        let mut facts = Facts::default();
+        facts.words.insert(KEY_CONFIG.to_owned(), device.to_owned());
+        facts
+    }
+
+    #[test]
+    fn a_disk_is_read_and_taken_out() {
+        let disk = format!("{JSON}\0\0\0\0");
+        let sys = FakeSys::default().with_file("/dev/vdb", &disk);
+        let mut facts = with_disk("/dev/vdb");
+        take(&sys, &mut facts).unwrap();
+        assert!(facts.config.unwrap().secret.matches("abc"));
+        let acts = ["read /dev/vdb", "write /sys/block/vdb/device/../remove"];
+        assert_eq!(sys.acts(), acts);
+        // That it stays is no reason not to serve.
+        let sys = FakeSys::default()
+            .with_file("/dev/vdb", &disk)
+            .failing(acts[1], io::ErrorKind::NotFound);
+        take(&sys, &mut with_disk("/dev/vdb")).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_was_promised_must_be_there_and_good() {
+        let table = [
+            ("/dev/vdb", ""),
+            ("/dev/vdb", "\0\0"),
+            ("/dev/vdc", JSON),
+            ("/etc/passwd", JSON),
+        ];
+        for (device, content) in table {
+            let sys = FakeSys::default().with_file("/dev/vdb", content);
+            take(&sys, &mut with_disk(device)).expect_err(device);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod agent;
 mod boot;
 mod cmdline;
+mod command_probe;
 mod console;
 mod guest_config;
 mod http_client;
@@ -13,12 +14,14 @@ mod network;
 mod power;
 mod probe;
 mod reaper;
+mod rootfs;
 mod server;
 mod shell;
 mod signals;
 mod status;
 mod supervise;
 mod sys;
+mod user;
 mod workload;
 
 use std::panic::PanicHookInfo;
@@ -28,6 +31,9 @@ use common::error_chain::Chain;
 use common::exit_code;
 
 use crate::sys::{Linux, Sys};
+
+/// The machine that this process runs on, if it is PID 1.
+static MACHINE: Linux = Linux::new();
 
 const HELP: &str = "\
 kestrel is PID 1 of a Volant guest: it mounts, sets the network up, runs the plugin's
@@ -67,7 +73,7 @@ fn main() -> ExitCode {
         .map(|argument| argument.to_string_lossy().into_owned());
     let code = match Role::of(std::process::id(), arguments) {
         Role::Init => {
-            init(&Linux);
+            init(&MACHINE);
             // Only where the kernel refused to power off.
             exit_code::ExitCode::Internal
         }

@@ -1,11 +1,11 @@
-//! What is mounted in a guest, as a table. Disks and overlays are not: the guest's root is what the VMM booted.
+//! What is mounted in a guest, as a table. Disks and overlays are not: the guest's root is there already, see `rootfs`.
 
 use std::io;
 use std::path::Path;
 
 use crate::boot::{BootError, Facts};
 use crate::console;
-use crate::sys::Sys;
+use crate::sys::{Mount, Sys};
 
 /// One line of the mount table.
 #[derive(Debug, PartialEq, Eq)]
@@ -162,7 +162,14 @@ pub(crate) fn mount_all(sys: &dyn Sys, _facts: &mut Facts) -> Result<(), BootErr
 
 fn mount_one(sys: &dyn Sys, spec: &MountSpec) -> io::Result<()> {
     sys.make_dir(Path::new(spec.target), MOUNT_POINT_MODE)?;
-    match sys.mount(spec) {
+    let mount = Mount {
+        source: spec.kind,
+        kind: spec.kind,
+        target: spec.target,
+        denies: spec.denies,
+        data: spec.data,
+    };
+    match sys.mount(&mount) {
         // Somebody mounted it already: the kernel (devtmpfs) or the image's own init.
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
         result => result,

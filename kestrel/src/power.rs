@@ -34,10 +34,14 @@ pub(crate) async fn last_answers(board: &StatusBoard, bound: Duration) {
     drop(tokio::time::timeout(bound, written).await);
 }
 
-/// Syncs and powers off. Comes back only where the kernel refuses, as in a container; then the process ends and the kernel, which
+/// Syncs, settles the writable disk and powers off. Comes back only where the kernel refuses, as in a container; then the process ends and the kernel, which
 /// cannot be without its PID 1, panics: `panic=1` on the command line makes an end of that too.
 pub(crate) fn off(sys: &dyn Sys) {
     sys.sync();
+    // All processes are gone or about to be. What they wrote is on the disk, and its file system needs no repair at the next boot.
+    if let Err(error) = sys.settle_layer() {
+        console::line(&format!("The writable disk is left as it is: {error}"));
+    }
     let error = sys.power_off();
     console::fatal(&format!("The kernel does not power off: {error}"));
 }
@@ -53,7 +57,7 @@ mod tests {
     fn sync_comes_before_power_off() {
         let sys = FakeSys::default();
         off(&sys);
-        assert_eq!(sys.acts(), ["sync", "power_off"]);
+        assert_eq!(sys.acts(), ["sync", "settle_layer", "power_off"]);
     }
 
     #[tokio::test(start_paused = true)]

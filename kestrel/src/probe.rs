@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use common::agent::HealthState;
 use common::error_chain::Chain;
-use common::manifest::{BaseUrl, DEFAULT_HEALTH_TIMEOUT_MS, HealthCheck, Manifest, WorkloadKind};
+use common::manifest::{BaseUrl, DEFAULT_HEALTH_TIMEOUT_MS, Manifest, WorkloadKind};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::header::{HOST, USER_AGENT};
 use hyper::{Request, Uri};
 use tokio::time::Instant;
 
+use crate::command_probe::CommandProbe;
 use crate::http_client::{HttpError, authority, connect, send};
 use crate::status::StatusBoard;
 
@@ -38,7 +39,7 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 const OUTSIDE_WAIT: Duration = Duration::from_secs(2);
 
 /// What makes a workload healthy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Check {
     /// It runs.
     Runs,
@@ -46,40 +47,45 @@ enum Check {
     Accepts(BaseUrl),
     /// A GET of this path answers 2xx.
     Answers(BaseUrl, String),
+    /// A command in the guest ends with exit code 0.
+    Succeeds(CommandProbe),
 }
 
 /// What is probed, and how long it may take.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Probe {
     check: Check,
     timeout: Duration,
+    max_wait: Duration,
     outside: Option<(Ipv4Addr, u16)>,
 }
 
 impl Probe {
-    /// The probe that a manifest asks for. `own` is the guest's address, if it has one.
-    pub(crate) fn new(manifest: &Manifest, own: Option<Ipv4Addr>) -> Self {
+    /// The probe that a manifest asks for. `own` is the guest's address, if it has one; `command` is the manifest's health command, ready
+    /// to be run.
+    pub(crate) fn new(
+        manifest: &Manifest,
+        own: Option<Ipv4Addr>,
+        command: Option<CommandProbe>,
+    ) -> Self {
         let workload = &manifest.workload;
         let base = workload.base();
-        let check = match (&manifest.health_check, &base, workload.kind) {
-            (
-                Some(HealthCheck {
-                    endpoint: Some(endpoint),
-                    ..
-                }),
-                Some(base),
-                _,
-            ) => Check::Answers(base.clone(), format!("{}{endpoint}", base.path)),
-            (_, Some(base), WorkloadKind::Http) => Check::Accepts(base.clone()),
+        let health = manifest.health_check.as_ref();
+        let endpoint = health.and_then(|check| check.endpoint.as_deref());
+        let check = match (command, endpoint, &base, workload.kind) {
+            (Some(command), ..) => Check::Succeeds(command),
+            (None, Some(endpoint), Some(base), _) => {
+                Check::Answers(base.clone(), format!("{}{endpoint}", base.path))
+            }
+            (None, None, Some(base), WorkloadKind::Http) => Check::Accepts(base.clone()),
             _ => Check::Runs,
         };
-        let timeout_ms = manifest
-            .health_check
-            .as_ref()
-            .map_or(DEFAULT_HEALTH_TIMEOUT_MS, |check| check.timeout_ms);
+        let timeout_ms = health.map_or(DEFAULT_HEALTH_TIMEOUT_MS, |check| check.timeout_ms);
+        let interval_ms = health.and_then(|check| check.interval_ms);
         Self {
             check,
             timeout: Duration::from_millis(timeout_ms),
+            max_wait: interval_ms.map_or(MAX_WAIT, Duration::from_millis),
             outside: own.zip(base.map(|base| base.port)),
         }
     }
@@ -97,7 +103,7 @@ impl Probe {
     /// Answers with the number of probes so far once one succeeded.
     async fn until_healthy(&self, board: &StatusBoard) -> u64 {
         let mut probes = board.now().health.probes;
-        if self.check == Check::Runs {
+        if matches!(self.check, Check::Runs) {
             return probes;
         }
         let deadline = Instant::now() + self.timeout;
@@ -105,9 +111,13 @@ impl Probe {
         let mut told: Option<(HealthState, String, Instant)> = None;
         loop {
             let late = Instant::now() >= deadline;
-            let pause = if late { LATE_WAIT } else { wait };
+            let pause = if late {
+                LATE_WAIT.max(self.max_wait)
+            } else {
+                wait
+            };
             tokio::time::sleep(pause).await;
-            wait = (wait * 2).min(MAX_WAIT);
+            wait = (wait * 2).min(self.max_wait);
             probes += 1;
             let left = deadline.saturating_duration_since(Instant::now());
             let bound = if late { PROBE_TIMEOUT } else { left };
@@ -145,6 +155,7 @@ impl Probe {
                 let what = format!("GET http://{}{path}", authority(base));
                 (what, tokio::time::timeout(bound, answers(base, path)).await)
             }
+            Check::Succeeds(command) => return command.once(bound).await,
         };
         match attempt {
             Ok(Ok(Verdict::Good)) => Ok(()),
@@ -275,8 +286,8 @@ mod tests {
             (manifest("exec", "", ""), Check::Runs, 10_000),
         ];
         for (manifest, check, timeout_ms) in table {
-            let probe = Probe::new(&manifest, own);
-            assert_eq!(probe.check, check);
+            let probe = Probe::new(&manifest, own, None);
+            assert_eq!(format!("{:?}", probe.check), format!("{check:?}"));
             assert_eq!(probe.timeout, Duration::from_millis(timeout_ms));
             let port = manifest.workload.port();
             assert_eq!(probe.outside, own.zip(port));
@@ -286,7 +297,11 @@ mod tests {
     #[tokio::test]
     async fn a_late_answer_makes_it_healthy() {
         let (url, _server) = server(vec![None, Some(503), Some(200)]).await;
-        let probe = Probe::new(&manifest("http", &format!("{url}/base"), HEALTH), None);
+        let probe = Probe::new(
+            &manifest("http", &format!("{url}/base"), HEALTH),
+            None,
+            None,
+        );
         let board = board();
         let watched = Arc::clone(&board);
         let watching = tokio::spawn(async move { probe.watch(&watched).await });
@@ -304,6 +319,7 @@ mod tests {
         drop(free);
         let probe = Probe::new(
             &manifest("http", &format!("http://{address}/base"), HEALTH),
+            None,
             None,
         );
         let board = board();
@@ -337,7 +353,11 @@ mod tests {
     #[tokio::test]
     async fn the_reason_names_the_status_or_the_silence() {
         let (url, _server) = server(vec![Some(503)]).await;
-        let probe = Probe::new(&manifest("http", &format!("{url}/base"), HEALTH), None);
+        let probe = Probe::new(
+            &manifest("http", &format!("{url}/base"), HEALTH),
+            None,
+            None,
+        );
         let reason = probe.once(Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(reason, format!("GET {url}/base/health answered 503"));
 
@@ -345,6 +365,7 @@ mod tests {
         let address = silent.local_addr().unwrap();
         let probe = Probe::new(
             &manifest("http", &format!("http://{address}"), HEALTH),
+            None,
             None,
         );
         let reason = probe.once(Duration::from_millis(60)).await.unwrap_err();
@@ -359,7 +380,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let own = Some(Ipv4Addr::LOCALHOST);
-        let probe = Probe::new(&manifest("http", &url, ""), own);
+        let probe = Probe::new(&manifest("http", &url, ""), own, None);
         let board = board();
         let watched = Arc::clone(&board);
         let watching = tokio::spawn(async move { probe.watch(&watched).await });

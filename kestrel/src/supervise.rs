@@ -8,6 +8,7 @@ use common::error_chain::Chain;
 use common::manifest::{Manifest, RestartPolicy};
 use tokio::time::Instant;
 
+use crate::command_probe::CommandProbe;
 use crate::console;
 use crate::probe::Probe;
 use crate::reaper::{Child, Reaper};
@@ -71,8 +72,10 @@ impl Supervisor<'_> {
     /// [`WorkloadError`] if it cannot be started the first time. Later that is one more failure to wait after.
     pub(crate) async fn run(&self) -> Result<StopReason, WorkloadError> {
         let workload = &self.manifest.workload;
-        let plan = Plan::new(workload)?;
-        let probe = Probe::new(self.manifest, self.own);
+        let plan = Plan::new(self.manifest)?;
+        let command = CommandProbe::of(self.manifest, &plan, self.reaper)
+            .map_err(|error| WorkloadError::HealthCommand(Box::new(error)))?;
+        let probe = Probe::new(self.manifest, self.own, command);
         let mut back_off = BackOff::new();
         let mut child = plan.start(self.reaper)?;
         loop {
@@ -126,9 +129,15 @@ impl Supervisor<'_> {
 
     async fn end(&self, child: &mut Child, reason: StopReason) {
         self.board.enter(GuestPhase::Stopping);
-        let grace_ms = self.manifest.workload.stop_grace_ms;
+        let workload = &self.manifest.workload;
+        let grace_ms = workload.stop_grace_ms;
         console::line(&format!("Stopping: {reason}"));
-        let (leader, ending) = stop(child, Duration::from_millis(grace_ms)).await;
+        let (leader, ending) = stop(
+            child,
+            workload.stop_signal(),
+            Duration::from_millis(grace_ms),
+        )
+        .await;
         if ending == Ending::Forced {
             console::line(&format!(
                 "The workload did not end within {grace_ms} ms and was killed"

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::manifest::Workload;
+use common::manifest::{Manifest, StopSignal};
 
 use crate::boot::HOME;
+use crate::command_probe::HealthCommandError;
 use crate::interpreter::{self, Interpreter};
 use crate::reaper::{Child, Reaper};
-use crate::sys::{GroupSignal, Reaped, signal_group};
+use crate::sys::{GroupSignal, Reaped, run_as, signal_group};
+use crate::user::{self, User, UserError};
 
 /// Where programs are looked for, in the usual order of distributions.
 pub(crate) const DEFAULT_PATH: &str =
@@ -56,11 +58,25 @@ pub(crate) enum WorkloadError {
         /// What is missing.
         interpreter: Interpreter,
     },
+    /// Who is to run it.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// What says that it is healthy.
+    #[error(transparent)]
+    HealthCommand(Box<HealthCommandError>),
     /// The working directory.
     #[error("The working directory `{workdir}` does not exist in the image")]
     NoWorkdir {
         /// The directory as the manifest names it.
         workdir: String,
+    },
+    /// The working directory of a container, which its engine would make.
+    #[error("The working directory `{workdir}` does not exist in the image and cannot be made")]
+    Workdir {
+        /// The directory as the manifest names it.
+        workdir: String,
+        /// The kernel's reason.
+        source: io::Error,
     },
     /// The kernel refuses for another reason.
     #[error("The entrypoint `{}` cannot be started", program.display())]
@@ -73,35 +89,71 @@ pub(crate) enum WorkloadError {
 }
 
 /// How the workload is started, each time the same.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     program: PathBuf,
     words: Vec<String>,
     env: BTreeMap<String, String>,
     workdir: String,
+    user: Option<User>,
 }
 
 impl Plan {
-    /// Finds the program: as a path, or by PATH of the workload's own environment.
-    pub(crate) fn new(workload: &Workload) -> Result<Self, WorkloadError> {
-        let env = environment(&workload.env);
+    /// Finds user, working directory and program of a manifest's workload.
+    pub(crate) fn new(manifest: &Manifest) -> Result<Self, WorkloadError> {
+        let workload = &manifest.workload;
+        let user = workload.user_name().map(user::find).transpose()?;
+        let env = environment(&workload.env, user.as_ref());
         let workdir = workload.workdir.clone().unwrap_or_else(|| "/".to_owned());
         if !Path::new(&workdir).is_dir() {
-            return Err(WorkloadError::NoWorkdir { workdir });
+            // Container engines make it; the author of an initramfs wrote a path that is wrong.
+            if manifest.rootfs.is_none() {
+                return Err(WorkloadError::NoWorkdir { workdir });
+            }
+            if let Err(source) = fs_err::create_dir_all(&workdir) {
+                return Err(WorkloadError::Workdir { workdir, source });
+            }
         }
-        let name = workload.entrypoint.first().map_or("", String::as_str);
-        let path = env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
-        let program = find(name, path, Path::new(&workdir))?;
-        Ok(Self {
-            program,
-            words: workload.entrypoint.clone(),
+        Self {
+            program: PathBuf::new(),
+            words: Vec::new(),
             env,
             workdir,
+            user,
+        }
+        .with_words(&workload.entrypoint)
+    }
+
+    /// The same surroundings with another command.
+    pub(crate) fn with_words(&self, words: &[String]) -> Result<Self, WorkloadError> {
+        let name = words.first().map_or("", String::as_str);
+        // By PATH of the workload's own environment.
+        let path = self.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+        Ok(Self {
+            program: find(name, path, Path::new(&self.workdir))?,
+            words: words.to_vec(),
+            env: self.env.clone(),
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
         })
     }
 
     /// Starts the workload as the leader of its own group, with the agent's console as its output.
     pub(crate) fn start(&self, reaper: &Reaper) -> Result<Child, WorkloadError> {
+        self.spawn(&mut self.command(), reaper)
+    }
+
+    /// Starts `command`, which [`Plan::command`] gave.
+    pub(crate) fn spawn(
+        &self,
+        command: &mut Command,
+        reaper: &Reaper,
+    ) -> Result<Child, WorkloadError> {
+        reaper.spawn(command).map_err(|source| self.explain(source))
+    }
+
+    /// The command, as the leader of its own group and without input.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command
             .arg0(self.words.first().map_or("", String::as_str))
@@ -111,9 +163,10 @@ impl Plan {
             .current_dir(&self.workdir)
             .stdin(Stdio::null())
             .process_group(0);
-        reaper
-            .spawn(&mut command)
-            .map_err(|source| self.explain(source))
+        if let Some(user) = &self.user {
+            run_as(&mut command, user);
+        }
+        command
     }
 
     /// The kernel says "no such file" for a missing interpreter too.
@@ -148,8 +201,10 @@ fn head_of(program: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The workload gets nothing of the agent's environment: that comes from the kernel's command line.
-fn environment(own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut env: BTreeMap<String, String> = [("PATH", DEFAULT_PATH), ("HOME", HOME)]
+fn environment(own: &BTreeMap<String, String>, user: Option<&User>) -> BTreeMap<String, String> {
+    // A user without a home has `/`, as container engines have it.
+    let home = user.map_or(HOME, |user| user.home.as_deref().unwrap_or("/"));
+    let mut env: BTreeMap<String, String> = [("PATH", DEFAULT_PATH), ("HOME", home)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into();
     env.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -192,9 +247,13 @@ pub(crate) enum Ending {
 /// Asks the workload and all processes of its group to end, and ends by force what is left after `grace`.
 ///
 /// Answers how the leader ended; nothing if the kernel holds it even after SIGKILL.
-pub(crate) async fn stop(child: &mut Child, grace: Duration) -> (Option<Reaped>, Ending) {
+pub(crate) async fn stop(
+    child: &mut Child,
+    signal: StopSignal,
+    grace: Duration,
+) -> (Option<Reaped>, Ending) {
     let group = child.pid();
-    signal_group(group, GroupSignal::Terminate);
+    signal_group(group, GroupSignal::Stop(signal));
     let mut leader = None;
     let all_gone = async {
         leader = Some(child.ended().await);

@@ -3,18 +3,22 @@
 use std::fs::Permissions;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pivot_root};
 
-use super::{Sys, interface};
-use crate::mounts::{Deny, MountSpec};
+use super::{Mount, Sys, freeze, interface};
+use crate::mounts::Deny;
 
 /// Where the kernel's console is; opening it never makes it a controlling terminal, and a hang-up of ttyS0 spares it.
 const CONSOLE: &str = "/dev/console";
@@ -26,8 +30,20 @@ const SERIAL: &str = "/dev/ttyS0";
 const MAX_OPEN_FILES: u64 = 524_288;
 
 /// The machine that this process runs on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Linux;
+#[derive(Debug)]
+pub(crate) struct Linux {
+    /// The root directory of the writable disk's file system.
+    layer: OnceLock<OwnedFd>,
+}
+
+impl Linux {
+    /// The machine as it is found.
+    pub(crate) const fn new() -> Self {
+        Self {
+            layer: OnceLock::new(),
+        }
+    }
+}
 
 /// Time since the kernel began (`CLOCK_BOOTTIME`), the clock of everything that the agent reports.
 pub(crate) fn boot_time() -> Duration {
@@ -37,7 +53,7 @@ pub(crate) fn boot_time() -> Duration {
 }
 
 impl Sys for Linux {
-    fn mount(&self, spec: &MountSpec) -> io::Result<()> {
+    fn mount(&self, spec: &Mount<'_>) -> io::Result<()> {
         let flags = spec.denies.iter().fold(MsFlags::empty(), |flags, denied| {
             flags
                 | match denied {
@@ -47,8 +63,32 @@ impl Sys for Linux {
                 }
         });
         let data = (!spec.data.is_empty()).then_some(spec.data);
-        mount(Some(spec.kind), spec.target, Some(spec.kind), flags, data)?;
+        mount(Some(spec.source), spec.target, Some(spec.kind), flags, data)?;
         Ok(())
+    }
+
+    fn unmount(&self, target: &Path) -> io::Result<()> {
+        Ok(umount(target)?)
+    }
+
+    fn change_root(&self, path: &Path) -> io::Result<()> {
+        chdir(path)?;
+        // Both the same: the old root is put over the new one, and is what `.` then is (pivot_root(2)).
+        pivot_root(".", ".")?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        Ok(chdir("/")?)
+    }
+
+    fn keep_layer(&self, path: &Path) -> io::Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let layer = open(path, flags, Mode::empty())?;
+        // Only booting calls it, once.
+        drop(self.layer.set(layer));
+        Ok(())
+    }
+
+    fn settle_layer(&self) -> io::Result<()> {
+        self.layer.get().map_or(Ok(()), freeze::freeze)
     }
 
     fn make_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
@@ -152,10 +192,10 @@ mod tests {
     fn a_file_beyond_its_limit_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        Linux.write(&path, b"12345").unwrap();
-        assert_eq!(Linux.read(&path, 5).unwrap(), b"12345");
+        Linux::new().write(&path, b"12345").unwrap();
+        assert_eq!(Linux::new().read(&path, 5).unwrap(), b"12345");
         assert_eq!(
-            Linux.read(&path, 4).unwrap_err().kind(),
+            Linux::new().read(&path, 4).unwrap_err().kind(),
             io::ErrorKind::FileTooLarge
         );
     }
@@ -165,9 +205,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         let mode = || path.metadata().unwrap().permissions().mode() & 0o7777;
-        Linux.make_dir(&path, 0o1777).unwrap();
+        Linux::new().make_dir(&path, 0o1777).unwrap();
         assert_eq!(mode(), 0o1777);
-        Linux.make_dir(&path, 0o700).unwrap();
+        Linux::new().make_dir(&path, 0o700).unwrap();
         assert_eq!(mode(), 0o1777);
     }
 
@@ -181,9 +221,13 @@ mod tests {
     #[test]
     fn the_loopback_interface_is_readable() {
         // Reading needs no privilege; a sandbox without `lo` answers with an error, not with a wrong address.
-        if let Ok(Some(address)) = Linux.address("lo") {
+        if let Ok(Some(address)) = Linux::new().address("lo") {
             assert!(address.is_loopback(), "{address}");
         }
-        assert!(Linux.address("an-interface-name-that-is-too-long").is_err());
+        assert!(
+            Linux::new()
+                .address("an-interface-name-that-is-too-long")
+                .is_err()
+        );
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`Sys`] is what booting needs, so that its order can be tested without being PID 1. It decides nothing.
 
+mod freeze;
 mod interface;
 mod linux;
 mod process;
@@ -12,20 +13,46 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::mounts::MountSpec;
+use crate::mounts::Deny;
 
 pub(crate) use linux::{Linux, boot_time};
-pub(crate) use process::{GroupSignal, Reaped, controlling_terminal, reap_next, signal_group};
+pub(crate) use process::{
+    GroupSignal, Reaped, controlling_terminal, reap_next, run_as, signal_group,
+};
 #[cfg(test)]
 pub(crate) use process::{adopt_orphans, open_pty, signal_self};
 pub(crate) use terminal::{
     TerminalMode, open_terminal, set_blocking, set_terminal_mode, watch_terminal,
 };
 
+/// A file system to be mounted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mount<'a> {
+    /// A device, or the kind again where there is none.
+    pub(crate) source: &'a str,
+    /// The kind of file system.
+    pub(crate) kind: &'a str,
+    /// Where it goes.
+    pub(crate) target: &'a str,
+    /// What it denies.
+    pub(crate) denies: &'a [Deny],
+    /// The file system's own options.
+    pub(crate) data: &'a str,
+}
+
 /// What booting asks of the machine. Each method is one act; none retries.
 pub(crate) trait Sys: Sync {
-    /// Mounts one entry of the mount table. `EBUSY` is passed on.
-    fn mount(&self, spec: &MountSpec) -> io::Result<()>;
+    /// Mounts a file system. `EBUSY` is passed on.
+    fn mount(&self, mount: &Mount<'_>) -> io::Result<()>;
+    /// Unmounts what is at `target`.
+    fn unmount(&self, target: &Path) -> io::Result<()>;
+    /// Makes the mount at `path` the root, and lets go of the old root with everything that is mounted in it.
+    fn change_root(&self, path: &Path) -> io::Result<()>;
+    /// Remembers the file system at `path`, which no path leads to later, for [`Sys::settle_layer`].
+    fn keep_layer(&self, path: &Path) -> io::Result<()>;
+    /// Writes the remembered file system out and stops all writing to it, so that its disk is whole when the machine ends. None
+    /// remembered is fine.
+    fn settle_layer(&self) -> io::Result<()>;
     /// Makes a directory and its parents; the last gets `mode`. One that exists keeps its mode.
     fn make_dir(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Makes a symbolic link.

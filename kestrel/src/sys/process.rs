@@ -1,18 +1,21 @@
 //! Processes: waiting for any child, signals to a group, and a child that owns a terminal. Keeps no list of children.
 #![expect(
     unsafe_code,
-    reason = "a hook between fork and exec is unsafe by signature; it calls two system calls and allocates nothing"
+    reason = "a hook between fork and exec is unsafe by signature; it makes a few system calls and allocates nothing"
 )]
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use common::manifest::StopSignal;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+
+use crate::user::User;
 
 /// A child that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +70,8 @@ fn signal_number(signal: Signal) -> i32 {
 /// What a process group is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GroupSignal {
-    /// SIGTERM.
-    Terminate,
+    /// A signal that asks for its end.
+    Stop(StopSignal),
     /// SIGKILL.
     Kill,
     /// Nothing; only whether there is one.
@@ -81,12 +84,30 @@ pub(crate) fn signal_group(group: u32, signal: GroupSignal) -> bool {
     let Some(group) = i32::try_from(group).ok().filter(|group| *group > 1) else {
         return false;
     };
-    let signal = match signal {
-        GroupSignal::Terminate => Some(Signal::SIGTERM),
-        GroupSignal::Kill => Some(Signal::SIGKILL),
-        GroupSignal::Ask => None,
+    let number = match signal {
+        GroupSignal::Stop(signal) => signal.number(),
+        GroupSignal::Kill => libc::SIGKILL,
+        GroupSignal::Ask => 0,
     };
-    killpg(Pid::from_raw(group), signal).is_ok()
+    // Not by nix: it has no names for real-time signals, which some services end by.
+    // SAFETY: kill(2) takes two integers.
+    let result = unsafe { libc::kill(-group, number) };
+    Errno::result(result).is_ok()
+}
+
+/// Makes the child run as `user`, with no group beyond those of it.
+pub(crate) fn run_as(command: &mut Command, user: &User) {
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let hook = move || -> io::Result<()> {
+        // In this order: whoever is not root any more cannot change groups.
+        setgroups(&groups)?;
+        setgid(gid)?;
+        setuid(uid)?;
+        Ok(())
+    };
+    // SAFETY: the three calls are system calls of a process with one thread, and nothing is allocated.
+    unsafe { command.pre_exec(hook) };
 }
 
 /// Makes the child the leader of a new session whose controlling terminal is its standard input.
@@ -151,6 +172,8 @@ pub(crate) fn open_pty() -> (std::fs::File, std::path::PathBuf) {
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::Pid;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,7 @@
 //! Workloads as ordinary processes: environment, folder, exit codes, and what keeps one from starting.
 
+use common::manifest::Workload;
+
 use super::*;
 use crate::reaper::tests::alone;
 
@@ -8,9 +10,15 @@ fn workload(entrypoint: &[&str]) -> Workload {
         r#"{{"name":"x","version":"1","initramfs":{{"url":"/x"}},"workload":{{"type":"exec","entrypoint":{}}}}}"#,
         serde_json::to_string(entrypoint).unwrap()
     );
-    common::manifest::Manifest::from_json(json.as_bytes())
-        .unwrap()
-        .workload
+    Manifest::from_json(json.as_bytes()).unwrap().workload
+}
+
+fn plan(workload: &Workload) -> Result<Plan, WorkloadError> {
+    let json =
+        br#"{"name":"x","version":"1","initramfs":{"url":"/x"},"workload":{"entrypoint":["/x"]}}"#;
+    let mut manifest = Manifest::from_json(json).unwrap();
+    manifest.workload = workload.clone();
+    Plan::new(&manifest)
 }
 
 fn file(folder: &Path, name: &str, contents: &[u8], mode: u32) -> String {
@@ -21,7 +29,7 @@ fn file(folder: &Path, name: &str, contents: &[u8], mode: u32) -> String {
 }
 
 fn error(workload: &Workload) -> String {
-    Plan::new(workload).unwrap_err().to_string()
+    plan(workload).unwrap_err().to_string()
 }
 
 #[test]
@@ -37,7 +45,7 @@ fn a_program_is_found_by_the_workloads_own_path() {
         "PATH".to_owned(),
         format!("/nowhere:{}", folder.path().display()),
     );
-    assert_eq!(Plan::new(&workload).unwrap().program, Path::new(&program));
+    assert_eq!(plan(&workload).unwrap().program, Path::new(&program));
 }
 
 #[test]
@@ -46,7 +54,7 @@ fn a_relative_path_counts_from_the_working_directory() {
     let program = file(folder.path(), "tool", b"", 0o755);
     let mut workload = workload(&["./tool"]);
     workload.workdir = folder.path().to_str().map(str::to_owned);
-    let found = Plan::new(&workload).unwrap().program;
+    let found = plan(&workload).unwrap().program;
     assert_eq!(
         found.canonicalize().unwrap(),
         Path::new(&program).canonicalize().unwrap()
@@ -84,7 +92,7 @@ async fn a_missing_interpreter_is_told_from_a_missing_program() {
     let reaper = Reaper::start().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let start = |program: &str| {
-        let plan = Plan::new(&workload(&[program])).unwrap();
+        let plan = plan(&workload(&[program])).unwrap();
         plan.start(&reaper).unwrap_err().to_string()
     };
 
@@ -136,7 +144,7 @@ async fn it_gets_its_words_environment_and_directory_and_nothing_else() {
     let mut workload = workload(&["/bin/sh", "-c", &script, "zero", "one two"]);
     workload.workdir = Some("/usr".to_owned());
     workload.env.insert("COLOUR".to_owned(), "blue".to_owned());
-    let mut child = Plan::new(&workload).unwrap().start(&reaper).unwrap();
+    let mut child = plan(&workload).unwrap().start(&reaper).unwrap();
     assert_eq!(child.ended().await.code, 4);
     assert_eq!(
         fs_err::read_to_string(&out).unwrap(),
@@ -150,12 +158,12 @@ async fn a_stop_reaches_the_whole_group() {
     let reaper = Reaper::start().unwrap();
     // The leader ends at once, its child takes a moment.
     let script = "(trap 'sleep 0.2; exit' TERM; while :; do sleep 0.02; done) & exec sleep 60";
-    let plan = Plan::new(&workload(&["/bin/sh", "-c", script])).unwrap();
+    let plan = plan(&workload(&["/bin/sh", "-c", script])).unwrap();
     let mut child = plan.start(&reaper).unwrap();
     let group = child.pid();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let began = std::time::Instant::now();
-    let (leader, ending) = stop(&mut child, Duration::from_secs(20)).await;
+    let (leader, ending) = stop(&mut child, StopSignal::TERM, Duration::from_secs(20)).await;
     assert_eq!(leader.unwrap().signal, Some(15));
     assert_eq!(ending, Ending::Graceful);
     assert!(
@@ -171,10 +179,10 @@ async fn what_ignores_sigterm_is_killed_after_the_grace() {
     let _alone = alone().await;
     let reaper = Reaper::start().unwrap();
     let script = "trap '' TERM; while :; do sleep 0.02; done";
-    let plan = Plan::new(&workload(&["/bin/sh", "-c", script])).unwrap();
+    let plan = plan(&workload(&["/bin/sh", "-c", script])).unwrap();
     let mut child = plan.start(&reaper).unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let (leader, ending) = stop(&mut child, Duration::from_millis(150)).await;
+    let (leader, ending) = stop(&mut child, StopSignal::TERM, Duration::from_millis(150)).await;
     assert_eq!(leader.unwrap().signal, Some(9));
     assert_eq!(ending, Ending::Forced);
 }
@@ -184,11 +192,82 @@ async fn a_workload_leaves_nothing_behind() {
     let _alone = alone().await;
     let reaper = Reaper::start().unwrap();
     crate::sys::adopt_orphans();
-    let plan = Plan::new(&workload(&["/bin/sh", "-c", "sleep 60 & exit 0"])).unwrap();
+    let plan = plan(&workload(&["/bin/sh", "-c", "sleep 60 & exit 0"])).unwrap();
     let mut child = plan.start(&reaper).unwrap();
     let group = child.pid();
     child.ended().await;
     assert!(signal_group(group, GroupSignal::Ask));
     clear_group(group).await;
     assert!(!signal_group(group, GroupSignal::Ask));
+}
+
+#[test]
+fn a_container_gets_the_working_directory_that_it_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let workdir = folder.path().join("srv/app");
+    let json =
+        r#"{"name":"x","version":"1","rootfs":{"url":"/x"},"workload":{"entrypoint":["/bin/sh"]}}"#;
+    let mut manifest = Manifest::from_json(json.as_bytes()).unwrap();
+    manifest.workload.workdir = workdir.to_str().map(str::to_owned);
+    Plan::new(&manifest).unwrap();
+    assert!(workdir.is_dir());
+    file(folder.path(), "plain", b"", 0o644);
+    let inside = folder.path().join("plain/app");
+    manifest.workload.workdir = inside.to_str().map(str::to_owned);
+    let error = Plan::new(&manifest).unwrap_err().to_string();
+    assert!(
+        error.ends_with("does not exist in the image and cannot be made"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn it_runs_as_its_user_with_that_users_groups_and_home() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: only root can run a workload as somebody else");
+        return;
+    }
+    let _alone = alone().await;
+    let reaper = Reaper::start().unwrap();
+    let script = "test $(id -u) = 4711 -a $(id -g) = 4712 -a \"$(id -G)\" = 4712 -a $HOME = /";
+    let mut workload = workload(&["/bin/sh", "-c", script]);
+    workload.user = Some("4711:4712".to_owned());
+    let mut child = plan(&workload).unwrap().start(&reaper).unwrap();
+    assert_eq!(child.ended().await.code, 0);
+    // A home of /etc/passwd, and no group of the agent's.
+    let daemon = fs_err::read_to_string("/etc/passwd").unwrap();
+    if let Some(line) = daemon.lines().find(|line| line.starts_with("daemon:")) {
+        let home = line.split(':').nth(5).unwrap();
+        let script = format!("test $(id -un) = daemon -a $HOME = {home}");
+        workload.entrypoint = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+        workload.user = Some("daemon".to_owned());
+        let mut child = plan(&workload).unwrap().start(&reaper).unwrap();
+        assert_eq!(child.ended().await.code, 0);
+    }
+    workload.user = Some("no-such-user".to_owned());
+    assert_eq!(
+        error(&workload),
+        "The user `no-such-user` is not in /etc/passwd of the image"
+    );
+}
+
+#[tokio::test]
+async fn it_ends_by_the_signal_that_it_asks_for() {
+    let _alone = alone().await;
+    let reaper = Reaper::start().unwrap();
+    for (signal, trapped) in [("SIGQUIT", "QUIT"), ("37", "37")] {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("ready");
+        let script = format!(
+            "trap 'exit 7' {trapped}; : > {}; while :; do sleep 0.05; done",
+            ready.display()
+        );
+        let plan = plan(&workload(&["/bin/sh", "-c", &script])).unwrap();
+        let mut child = plan.start(&reaper).unwrap();
+        while !ready.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (leader, _) = stop(&mut child, signal.parse().unwrap(), Duration::from_secs(20)).await;
+        assert_eq!(leader.unwrap().code, 7, "{signal}");
+    }
 }
