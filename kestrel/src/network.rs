@@ -23,15 +23,23 @@ const ETC: &str = "/etc";
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// The first port that a user other than root may serve at.
+const FIRST_FREE_PORT: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+
 /// Far more than such a file has. A longer one is left alone.
 const MAX_HOSTS_BYTES: u64 = 1024 * 1024;
 
 /// The host name of a guest that is told none.
 const DEFAULT_HOST_NAME: &str = "vm";
 
-/// Brings the loopback interface up; the kernel then gives it 127.0.0.1 and `::1` by itself.
+/// Brings the loopback interface up; the kernel then gives it 127.0.0.1 and `::1` by itself. Every user may serve at every port: the
+/// guest has one workload, and container engines allow the same.
 pub(crate) fn loopback(sys: &dyn Sys, _facts: &mut Facts) {
     told(sys.set_link_up(LOOPBACK), "No loopback interface");
+    told(
+        sys.write(Path::new(FIRST_FREE_PORT), b"0"),
+        "Ports below 1024 are for root only",
+    );
 }
 
 /// Sets the address that `ip=` gives, unless the kernel has done so.

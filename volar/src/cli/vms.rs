@@ -18,10 +18,12 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   volar vms create web --plugin caddy --cpu 1 --memory 512
   volar vms create web --plugin caddy --timeout 10m
+  volar vms create try --plugin nginx --ephemeral
   volar vms create web --plugin caddy --no-wait -o json
 
 It waits until the VM is ready: booted, healthy inside, and reached from the
-host. Exits with 1 if the VM fails and with 124 if it is not ready in time; in
+host. What a VM of a root file system writes is kept until it is deleted, unless
+--ephemeral is given. Exits with 1 if the VM fails and with 124 if it is not ready in time; in
 both cases the VM is kept, so that it can be looked at.";
 
 const LIST_EXAMPLES: &str = "\
@@ -45,7 +47,7 @@ Examples:
   volar vms stop web
   volar vms stop web --no-wait
 
-The workload gets SIGTERM and time to end before the VM is powered off.";
+The workload gets SIGTERM, or the signal that its manifest names, and time to end before the VM is powered off.";
 
 const RESTART_EXAMPLES: &str = "\
 Examples:
@@ -138,6 +140,9 @@ pub struct CreateArgs {
     /// Arguments to add to the kernel command line
     #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
     pub kernel_cmdline: Option<String>,
+    /// Keep what the guest writes in memory only, and lose it when the VM stops
+    #[arg(long)]
+    pub ephemeral: bool,
     /// Address of an API that the guest may ask for its manifest
     #[arg(long, value_name = "HOST", requires = "api_port")]
     pub api_host: Option<String>,

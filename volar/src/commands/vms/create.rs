@@ -19,6 +19,7 @@ pub(in crate::commands) async fn run(
         cpu_cores: args.cpu,
         memory_mb: args.memory,
         kernel_cmdline: args.kernel_cmdline,
+        ephemeral: args.ephemeral.then_some(true),
         api_host: args.api_host,
         api_port: args.api_port,
     };
