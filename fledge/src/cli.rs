@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::commands::build::{self, BuildArgs, BuildError};
+use crate::commands::cache::CacheArgs;
 use crate::commands::check::CheckArgs;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::diff::DiffArgs;
@@ -82,6 +83,8 @@ enum Command {
     Sign(SignArgs),
     /// Check an artifact's signature and checksum
     Verify(VerifyArgs),
+    /// Show or clean up what was downloaded
+    Cache(CacheArgs),
     /// Print the version
     Version,
 }
@@ -110,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Keygen(args) => ended(commands::keygen::run(args, &ui).map(done), &ui),
         Command::Sign(args) => ended(commands::sign::run(args, &ui).map(done), &ui),
         Command::Verify(args) => ended(commands::verify::run(args, &ui).map(done), &ui),
+        Command::Cache(args) => ended(commands::cache::run(&args, &ui).map(done), &ui),
         Command::Version => {
             commands::version::run(&ui);
             common::exit_code::ExitCode::Success

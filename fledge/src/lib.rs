@@ -13,6 +13,8 @@ pub mod assemble;
 #[cfg(feature = "cli")]
 pub mod budget;
 #[cfg(feature = "cli")]
+pub mod cache;
+#[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod commands;

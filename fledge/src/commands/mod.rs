@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub mod build;
+pub mod cache;
 pub mod check;
 pub mod completions;
 pub mod diff;

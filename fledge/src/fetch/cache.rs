@@ -5,30 +5,51 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use common::digest::Digest;
 
 use super::FetchError;
 use super::partial::Partial;
+use crate::cache::{self, InUse, TEMPORARY_PREFIX};
 use crate::image::hashed::Hashed;
 
 /// A directory of files that are named by their SHA-256.
 #[derive(Debug, Clone)]
 pub struct Cache {
     directory: PathBuf,
+    /// From the first use on, so that nobody cleans up what a build has found.
+    in_use: Arc<OnceLock<InUse>>,
 }
 
 impl Cache {
     /// A cache in `directory`, which is made when something is kept.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+        Self {
+            directory,
+            in_use: Arc::default(),
+        }
+    }
+
+    /// Keeps what is found from being cleaned up for as long as the cache is used.
+    fn hold(&self) -> Result<(), FetchError> {
+        if self.in_use.get().is_none() && self.directory.is_dir() {
+            let in_use = cache::hold(&self.directory).map_err(|source| self.error(source))?;
+            // Another thread was first: one lock is enough.
+            drop(self.in_use.set(in_use));
+        }
+        Ok(())
     }
 
     /// The file with this digest, if it is there. One that was damaged is removed.
     pub(super) fn find(&self, digest: Digest) -> Result<Option<PathBuf>, FetchError> {
+        self.hold()?;
         let path = self.path(digest);
         match digest_of(&path) {
-            Ok(found) if found == digest => Ok(Some(path)),
+            Ok(found) if found == digest => {
+                cache::touch(&path);
+                Ok(Some(path))
+            }
             Ok(_) => {
                 fs_err::remove_file(&path).map_err(|source| self.error(source))?;
                 Ok(None)
@@ -41,7 +62,7 @@ impl Cache {
     /// A file to download into; it vanishes unless it is kept.
     pub(super) fn begin(&self) -> Result<Partial, FetchError> {
         let (file, path) = tempfile::Builder::new()
-            .prefix(".temporary-")
+            .prefix(TEMPORARY_PREFIX)
             .permissions(Permissions::from_mode(0o644))
             .tempfile_in(self.make("partial")?)
             .map_err(|source| self.error(source))?
@@ -70,6 +91,7 @@ impl Cache {
     fn make(&self, name: &str) -> Result<PathBuf, FetchError> {
         let directory = self.directory.join(name);
         fs_err::create_dir_all(&directory).map_err(|source| self.error(source))?;
+        self.hold()?;
         Ok(directory)
     }
 

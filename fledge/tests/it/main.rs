@@ -4,6 +4,7 @@
 mod artifacts;
 mod bad_input;
 mod build;
+mod cache;
 mod check;
 mod download;
 mod fetch;

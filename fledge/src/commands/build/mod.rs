@@ -11,6 +11,7 @@ use common::manifest::Manifest;
 use tokio::sync::watch;
 
 use crate::assemble::{self, Fetched};
+use crate::cache;
 use crate::fetch::{Cache, Client, Fetcher, RELEASES_URL, Shipped};
 use crate::manifest_out;
 use crate::plan::{self, FileSource, Overrides, Plan, PlannedInit};
@@ -74,15 +75,6 @@ pub struct Settings {
 impl BuildArgs {
     /// Fills in what depends on the environment, the only place that reads it.
     pub fn resolve(self) -> Settings {
-        // The XDG specification wants relative paths to be ignored.
-        let directory = |name| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        let cache = directory("XDG_CACHE_HOME")
-            .or_else(|| directory("HOME").map(|home| home.join(".cache")))
-            .unwrap_or_else(std::env::temp_dir);
         Settings {
             config: self.config,
             manifest: self.manifest,
@@ -92,7 +84,7 @@ impl BuildArgs {
                 busybox: self.busybox,
             },
             mtime: self.source_date_epoch,
-            cache: cache.join("fledge"),
+            cache: cache::default_directory(),
         }
     }
 }
