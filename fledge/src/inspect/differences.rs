@@ -6,7 +6,7 @@ use std::io::{self, Read};
 
 use serde::Serialize;
 
-use crate::tree::{Attributes, Content, Item, Kind, Node, NodeId, Tree, shown};
+use crate::tree::{Attributes, Content, Device, Item, Kind, Node, NodeId, Tree, shown};
 
 /// How much of two contents is compared at once, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -163,12 +163,11 @@ fn nodes(a: &Node, b: &Node) -> io::Result<Vec<Aspect>> {
             aspects.push(Aspect::Target(text(a), text(b)));
         }
         (Kind::CharacterDevice(a), Kind::CharacterDevice(b))
-        | (Kind::BlockDevice(a), Kind::BlockDevice(b)) => {
-            if a != b {
-                let number =
-                    |device: &crate::tree::Device| format!("{}:{}", device.major, device.minor);
-                aspects.push(Aspect::Device(number(a), number(b)));
-            }
+        | (Kind::BlockDevice(a), Kind::BlockDevice(b))
+            if a != b =>
+        {
+            let number = |device: &Device| format!("{}:{}", device.major, device.minor);
+            aspects.push(Aspect::Device(number(a), number(b)));
         }
         (one, other) if std::mem::discriminant(one) != std::mem::discriminant(other) => {
             aspects.push(Aspect::Kind(a.what(), b.what()));
@@ -246,7 +245,6 @@ fn text(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Device;
 
     fn tree(change: impl FnOnce(&mut Tree)) -> Tree {
         let mut tree = Tree::default();

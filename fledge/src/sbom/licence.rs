@@ -1,4 +1,4 @@
-//! Licences as CycloneDX wants them: an SPDX expression if it reads like one, else a name. Knows no list of licences.
+//! Licences as `CycloneDX` wants them: an SPDX expression if it reads like one, else a name. Knows no list of licences.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! The software bill of materials of an image, as CycloneDX 1.6 JSON (<https://cyclonedx.org/docs/1.6/json/>): every file with its
+//! The software bill of materials of an image, as `CycloneDX` 1.6 JSON (<https://cyclonedx.org/docs/1.6/json/>): every file with its
 //! digest, and the packages that databases and programs in the image name. Looks nothing up: what the image does not say stays out.
 //!
 //! Contents are hostile: sizes and counts are bounded, and a database that cannot be understood is a warning, never a failure.

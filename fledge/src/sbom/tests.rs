@@ -205,7 +205,7 @@ fn a_file_that_cannot_be_read_is_named() {
     );
 }
 
-/// What the published JSON schema of CycloneDX 1.6 asks for, as far as these documents use it.
+/// What the published JSON schema of `CycloneDX` 1.6 asks for, as far as these documents use it.
 #[test]
 fn the_document_keeps_the_rules_of_the_format() {
     let (bill, _) = bill(&whole());

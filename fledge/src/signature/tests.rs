@@ -145,13 +145,13 @@ mod secret_keys {
     use super::super::secret::{self, MAX_COMMENT_BYTES, Password, SecretError};
     use super::*;
 
-    fn password(text: &str) -> Option<Password> {
-        Some(Password::new(text.to_owned()).unwrap())
+    fn password(text: &str) -> Password {
+        Password::new(text.to_owned()).unwrap()
     }
 
     #[test]
     fn what_is_signed_verifies() {
-        for with in [None, password("secret"), password("")] {
+        for with in [None, Some(password("secret")), Some(password(""))] {
             let keys = secret::generate(with.clone()).unwrap();
             assert_eq!(secret::is_encrypted(&keys.secret), with.is_some());
             let text = secret::sign(&keys.secret, with, &b"content"[..], " v1\tfinal ").unwrap();
@@ -165,12 +165,12 @@ mod secret_keys {
 
     #[test]
     fn what_cannot_sign_says_why() {
-        let keys = secret::generate(password("right")).unwrap();
+        let keys = secret::generate(Some(password("right"))).unwrap();
         let sign = |key: &str, with, comment: &str| {
             secret::sign(key, with, &b""[..], comment).unwrap_err()
         };
         assert!(matches!(
-            sign(&keys.secret, password("wrong"), "x"),
+            sign(&keys.secret, Some(password("wrong")), "x"),
             SecretError::WrongPassword
         ));
         assert!(matches!(
@@ -185,7 +185,7 @@ mod secret_keys {
         }
         for text in ["", "x\ny", &keys.public, &keys.secret[..100]] {
             assert!(
-                matches!(sign(text, password("x"), "x"), SecretError::Format),
+                matches!(sign(text, Some(password("x")), "x"), SecretError::Format),
                 "{text}"
             );
         }
@@ -204,7 +204,7 @@ mod secret_keys {
 
     #[test]
     fn nothing_shows_a_secret() {
-        let keys = secret::generate(password("hush")).unwrap();
+        let keys = secret::generate(Some(password("hush"))).unwrap();
         let shown = format!("{keys:?} {:?}", password("hush"));
         assert!(!shown.contains("hush"));
         assert!(!shown.contains(keys.secret.lines().nth(1).unwrap()));
