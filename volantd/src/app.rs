@@ -85,13 +85,14 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
     let info = system_info(config, &hypervisors);
     let network = Arc::new(guest_network(config).await?);
     let media = Arc::new(media_store(config)?);
-    let artifacts = Arc::new(ArtifactStore::open(
+    let artifacts = ArtifactStore::open(
         &ArtifactConfig {
             state_dir: config.state_dir.clone(),
             max_bytes: config.max_artifact_bytes,
         },
         media.clone(),
-    )?);
+    )?;
+    let artifacts = Arc::new(artifacts.with_signatures(Arc::clone(&config.signatures)));
     let consoles = Arc::new(Consoles::default());
     let store = Arc::new(store);
     let tcg = info.accelerator == Accelerator::Tcg.as_str();
@@ -153,14 +154,17 @@ async fn guest_network(config: &Config) -> Result<LinuxNetwork> {
 }
 
 fn media_store(config: &Config) -> Result<MediaStore> {
-    let store = MediaStore::open(MediaConfig {
+    let media = MediaConfig {
         state_dir: config.state_dir.clone(),
         kernel: config.kernel.clone(),
         subnet: config.subnet,
         host_ip: config.host_ip,
         max_image_bytes: MAX_IMAGE_BYTES,
-    })?;
-    Ok(store)
+    };
+    Ok(MediaStore::open_with(
+        media,
+        Arc::clone(&config.signatures),
+    )?)
 }
 
 /// Ends VMMs and removes taps that carry our mark but belong to no recorded VM.

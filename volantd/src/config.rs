@@ -5,14 +5,17 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use common::api::{DEFAULT_API_LISTEN, DEFAULT_API_SOCKET, DEFAULT_TOKEN_FILE};
 use common::guest_config::Secret;
 use common::net::Subnet;
+use fledge::signature::PublicKey;
 use serde::Deserialize;
 
+use crate::signature::{Policy, Signatures};
 use crate::vmm::detect::Wish;
 
 /// Where the file is unless told otherwise. It need not exist there.
@@ -122,6 +125,8 @@ pub struct Config {
     pub boot_timeout: Option<Duration>,
     /// The largest artifact that is stored, in bytes.
     pub max_artifact_bytes: u64,
+    /// Whose signatures artifacts need, if they need any.
+    pub signatures: Arc<Signatures>,
     /// How log lines look.
     pub log_format: LogFormat,
 }
@@ -199,11 +204,15 @@ settings! {
     boot_timeout_s, "boot-timeout-s", "VOLANT_BOOT_TIMEOUT_S", "auto";
     /// Largest artifact in MiB
     max_artifact_mib, "max-artifact-mib", "VOLANT_MAX_ARTIFACT_MIB", "4096";
+    /// Public keys of minisign whose signatures are trusted: a list in the file, else with commas between
+    trusted_keys, "trusted-keys", "VOLANT_TRUSTED_KEYS", "";
+    /// Whether nothing is installed or booted without a signature of a trusted key: `true` or `false`
+    require_signatures, "require-signatures", "VOLANT_REQUIRE_SIGNATURES", "false";
     /// `text` or `json`
     log_format, "log-format", "VOLANT_LOG_FORMAT", "text";
 }
 
-/// A TOML string, number or truth value, as text: flags and variables are text too.
+/// A TOML string, number, truth value or list of strings, as text: flags and variables are text too.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "toml::Value")]
 struct Scalar(String);
@@ -215,8 +224,15 @@ impl TryFrom<toml::Value> for Scalar {
         match value {
             toml::Value::String(text) => Ok(Self(text)),
             toml::Value::Integer(number) => Ok(Self(number.to_string())),
+            toml::Value::Boolean(value) => Ok(Self(value.to_string())),
+            toml::Value::Array(values) => {
+                let texts = values
+                    .iter()
+                    .map(|value| value.as_str().unwrap_or_default());
+                Ok(Self(texts.collect::<Vec<_>>().join(",")))
+            }
             other => Err(format!(
-                "expected a string or a number, found {}",
+                "expected a string, a number, a truth value or a list of strings, found {}",
                 other.type_str()
             )),
         }
@@ -304,6 +320,7 @@ fn resolve(
             )?)),
         },
         max_artifact_bytes: read.number("max_artifact_mib", 1, 1024 * 1024)? * 1024 * 1024,
+        signatures: Arc::new(read.signatures()?),
         log_format: read.choice(
             "log_format",
             &[("text", LogFormat::Text), ("json", LogFormat::Json)],
@@ -411,6 +428,24 @@ impl Reader<'_> {
             })
     }
 
+    fn signatures(&self) -> Result<Signatures, ConfigError> {
+        let policy = self.choice(
+            "require_signatures",
+            &[("false", Policy::Optional), ("true", Policy::Required)],
+        )?;
+        let text = self.text("trusted_keys");
+        let keys = text.split(',').filter(|_| !text.is_empty());
+        let keys: Result<Vec<PublicKey>, _> = keys.map(str::parse).collect();
+        let keys = keys.map_err(|error| self.wrong("trusted_keys", error.to_string()))?;
+        if policy == Policy::Required && keys.is_empty() {
+            return Err(self.wrong(
+                "require_signatures",
+                "no key is trusted, so nothing could be booted: name one in `trusted_keys`",
+            ));
+        }
+        Ok(Signatures::new(keys, policy))
+    }
+
     fn number(&self, key: &'static str, least: u64, most: u64) -> Result<u64, ConfigError> {
         let number: u64 = self.parse(key, &format!("a number from {least} to {most}"))?;
         if (least..=most).contains(&number) {
@@ -482,6 +517,33 @@ mod tests {
         let (config, _) = run(&Flags::default(), "", &[]).unwrap();
         assert!(config.api_listen.unwrap().ip().is_loopback());
         assert!(config.token_file.is_some());
+    }
+
+    #[test]
+    fn signatures_are_required_of_trusted_keys() {
+        const KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+        let (config, _) = run(&Flags::default(), "", &[]).unwrap();
+        assert!(!config.signatures.are_required());
+        for text in [
+            format!("require_signatures = true\ntrusted_keys = [\"{KEY}\", \"{KEY}\"]"),
+            format!("require_signatures = \"true\"\ntrusted_keys = \"{KEY},{KEY}\""),
+        ] {
+            let (config, _) = run(&Flags::default(), &text, &[]).unwrap();
+            assert!(config.signatures.are_required());
+        }
+        for (text, expected) in [
+            ("require_signatures = true", "no key is trusted"),
+            ("require_signatures = 1", "expected one of false, true"),
+            (
+                "trusted_keys = [\"RWx\"]",
+                "`RWx` is not a minisign public key",
+            ),
+            ("trusted_keys = [1, 2]", "is not a minisign public key"),
+            ("trusted_keys = 1.5", "expected a string, a number"),
+        ] {
+            let error = run(&Flags::default(), text, &[]).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]

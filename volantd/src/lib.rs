@@ -14,6 +14,7 @@ pub mod machine;
 pub mod media;
 pub mod net;
 pub mod service;
+pub mod signature;
 pub mod state_lock;
 pub mod store;
 pub mod task;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::signature::Refusal;
 use common::digest::Digest;
 use common::manifest::{ArtifactKind, Source};
 
@@ -81,6 +82,15 @@ pub enum ArtifactError {
         /// A clause.
         reason: String,
     },
+    /// A signature is required, and it is missing or does not hold.
+    #[error("`{from}` may not be booted on this host")]
+    Signature {
+        /// The source.
+        from: String,
+        /// Why.
+        #[source]
+        source: Refusal,
+    },
     /// A folder, device, pipe or socket.
     #[error("`{}` is not a regular file", path.display())]
     NotAFile {
@@ -145,6 +155,7 @@ impl ArtifactError {
             Self::NotBootable { .. } => {
                 "`fledge build` makes root file systems that Volant boots: erofs, ext4 and squashfs"
             }
+            Self::Signature { source, .. } => source.hint(),
             Self::TooLarge { .. } => "The limit is set with `VOLANT_MAX_ARTIFACT_MIB`",
             Self::NoSpace { .. } => {
                 "Free some space, or remove plugins with `volar plugins remove`"
@@ -161,6 +172,15 @@ impl ArtifactError {
             _ => return Vec::new(),
         };
         vec![hint.to_owned()]
+    }
+
+    /// Whether the source has no such file.
+    pub(super) fn is_not_there(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => matches!(status, 404 | 410),
+            Self::Read { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
     }
 
     /// A failure to write to the store, told apart: a full disk is not a broken one.

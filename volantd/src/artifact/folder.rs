@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use common::digest::Digest;
+use fledge::signature::{self, SUFFIX};
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -80,25 +81,49 @@ impl Folder {
         let mut digests = Vec::new();
         for entry in fs_err::read_dir(&self.path).map_err(|source| self.failed("look", source))? {
             let entry = entry.map_err(|source| self.failed("look", source))?;
+            let name = entry.file_name();
+            // A signature without its artifact counts too, so that it is removed some day.
+            let hex = name
+                .to_str()
+                .map(|name| name.strip_suffix(SUFFIX).unwrap_or(name));
             // Names that are not digests are not ours to judge.
-            digests.extend(
-                entry
-                    .file_name()
-                    .to_str()
-                    .and_then(|name| name.parse::<Digest>().ok()),
-            );
+            digests.extend(hex.and_then(|hex| hex.parse::<Digest>().ok()));
         }
         digests.sort();
+        digests.dedup();
         Ok(digests)
     }
 
     pub(super) fn remove(&self, digest: &Digest) -> Result<(), ArtifactError> {
-        match fs_err::remove_file(self.path_of(digest)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.failed("remove", error))
+        let path = self.path_of(digest);
+        for path in [signature::path_beside(&path), path] {
+            match fs_err::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.failed("remove", error));
+                }
+                Ok(()) | Err(_) => {}
             }
-            Ok(()) | Err(_) => Ok(()),
         }
+        Ok(())
+    }
+
+    /// The same folder for files of at most `max_bytes`.
+    pub(super) fn limited_to(&self, max_bytes: u64) -> Self {
+        Self {
+            path: self.path.clone(),
+            max_bytes,
+        }
+    }
+
+    /// Puts the signature of an artifact beside where the artifact is, or will be.
+    pub(super) fn keep_signature(
+        &self,
+        partial: &Partial,
+        digest: &Digest,
+    ) -> Result<(), ArtifactError> {
+        let path = signature::path_beside(&self.path_of(digest));
+        fs_err::rename(&partial.path, path)
+            .map_err(|source| ArtifactError::from_write(&self.path, source))
     }
 
     /// Begins a file. It is gone again unless it is kept.
@@ -256,6 +281,25 @@ mod tests {
         folder.remove(&digest).unwrap();
         folder.remove(&digest).unwrap();
         assert_eq!(folder.list().unwrap(), []);
+    }
+
+    #[test]
+    fn signatures_go_with_their_artifacts() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::open(temp.path(), 100).unwrap();
+        let digest = Digest::of(b"hello");
+        let path = temp.path().join(digest.to_hex());
+        for signed in [true, false] {
+            let writer = folder.limited_to(4).begin("x".to_owned()).unwrap();
+            let (partial, _) = writer.finish().unwrap();
+            folder.keep_signature(&partial, &digest).unwrap();
+            if signed {
+                fs_err::write(&path, "hello").unwrap();
+            }
+            assert_eq!(folder.list().unwrap(), [digest]);
+            folder.remove(&digest).unwrap();
+            assert_eq!(names(temp.path()), [PARTIAL]);
+        }
     }
 
     #[test]

@@ -14,7 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use common::digest::Digest;
 use common::manifest::{ArtifactKind, Source};
+use fledge::signature::{MAX_SIGNATURE_BYTES, SignatureError};
 use tokio::sync::Semaphore;
+
+use crate::signature::{Refusal, Signatures, source_beside};
 
 pub use error::ArtifactError;
 use fetch::Arrived;
@@ -84,6 +87,7 @@ pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 pub struct ArtifactStore {
     folder: Arc<Folder>,
     check: Arc<dyn ContentCheck>,
+    signatures: Arc<Signatures>,
     fetches: Arc<Semaphore>,
     /// One lock for each digest that is being fetched, so that it is fetched once.
     in_flight: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
@@ -112,9 +116,17 @@ impl ArtifactStore {
                 config.max_bytes,
             )?),
             check,
+            signatures: Arc::default(),
             fetches: Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES.get())),
             in_flight: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// The same store, which takes in only what `signatures` lets pass.
+    #[must_use]
+    pub fn with_signatures(mut self, signatures: Arc<Signatures>) -> Self {
+        self.signatures = signatures;
+        self
     }
 
     /// The artifact of this digest, if it is stored.
@@ -164,6 +176,7 @@ impl ArtifactStore {
             && let Some(stored) = self.folder.get(&digest)?
         {
             let file = stored.path.clone();
+            self.check_signature(source, file.clone(), digest).await?;
             self.check_content(source, file, digest, kind).await?;
             return Ok(stored);
         }
@@ -181,9 +194,57 @@ impl ArtifactStore {
             });
         }
         let file = partial.path().to_path_buf();
+        self.check_signature(source, file.clone(), digest).await?;
         self.check_content(source, file, digest, kind).await?;
         let folder = Arc::clone(&self.folder);
         blocking(move || folder.keep(&partial, &digest)).await
+    }
+
+    /// Makes sure that a trusted key has signed `file`, if signatures are required, and keeps the signature. One that is kept already is
+    /// enough; else the one beside `source` is fetched, as the artifact is.
+    async fn check_signature(
+        &self,
+        source: &Source,
+        file: PathBuf,
+        digest: Digest,
+    ) -> Result<(), ArtifactError> {
+        if !self.signatures.are_required() {
+            return Ok(());
+        }
+        let refused = |refusal| ArtifactError::Signature {
+            from: error::shown_source(source),
+            source: refusal,
+        };
+        let signatures = Arc::clone(&self.signatures);
+        let stored = file.clone();
+        let kept = blocking(move || Ok(signatures.verify_stored(&stored, &digest))).await?;
+        if kept.is_ok() {
+            return Ok(());
+        }
+        let folder = Arc::new(self.folder.limited_to(MAX_SIGNATURE_BYTES));
+        let fetched = fetch::fetch(&folder, &source_beside(source), Arc::new(|_| {})).await;
+        let partial = match fetched {
+            Ok(Arrived { partial, .. }) => partial,
+            Err(error) if error.is_not_there() => return Err(refused(Refusal::Missing)),
+            Err(ArtifactError::TooLarge { .. }) => {
+                return Err(refused(Refusal::Signature(SignatureError::Format)));
+            }
+            Err(error) => return Err(error),
+        };
+        let signatures = Arc::clone(&self.signatures);
+        let checked = blocking(move || {
+            let checked = fs_err::read(partial.path())
+                .map_err(Refusal::Read)
+                .and_then(|bytes| signatures.verify(&file, &digest, &bytes));
+            // Before the artifact's own name: none is ever there without.
+            if checked.is_ok() {
+                folder.keep_signature(&partial, &digest)?;
+            }
+            Ok(checked)
+        });
+        let key = checked.await?.map_err(refused)?;
+        tracing::info!(%digest, %key, "signature verified");
+        Ok(())
     }
 
     async fn check_content(

@@ -132,29 +132,23 @@ impl Images {
         prepared.map(|()| path)
     }
 
+    /// The image of the artifact in `file`, made anew unless it is byte for byte what the artifact unpacks to.
+    pub(super) fn ensure_same(&self, file: &Path, digest: &Digest) -> Result<PathBuf, ImageError> {
+        let path = self.path_of(digest);
+        let is_there = fs_err::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+        if is_there && !is_unpacked(&path, file)? {
+            tracing::warn!(%digest, "an image was changed: it is prepared anew");
+            fs_err::remove_file(&path).map_err(|source| self.unwritten(source))?;
+        }
+        self.ensure(file, digest)
+    }
+
     fn unpack(&self, file: &Path, target: &Path) -> Result<(), ImageError> {
         let unread = |source| ImageError::Read {
             path: file.to_path_buf(),
             source,
         };
-        let artifact = fs_err::File::open(file).map_err(unread)?;
-        let mut artifact = BufReader::with_capacity(BUFFER_BYTES, artifact.into_file());
-        let start = artifact.fill_buf().map_err(unread)?;
-        let source =
-            if start.starts_with(&GZIP_MAGIC) {
-                Source::Gzip(Box::new(Members {
-                    decoder: Some(GzDecoder::new(artifact)),
-                }))
-            } else if start.starts_with(b"070701") {
-                Source::Plain(artifact)
-            } else {
-                let other = OTHER_FORMATS
-                    .iter()
-                    .find(|(magic, _)| start.starts_with(magic));
-                return Err(other.map_or(ImageError::Unknown, |(_, format)| {
-                    ImageError::OtherFormat { format }
-                }));
-            };
+        let source = open_artifact(file)?;
         let out = fs_err::OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -222,6 +216,60 @@ impl Images {
     }
 }
 
+/// Opens an artifact and finds out how it is compressed.
+fn open_artifact(file: &Path) -> Result<Source, ImageError> {
+    let unread = |source| ImageError::Read {
+        path: file.to_path_buf(),
+        source,
+    };
+    let artifact = fs_err::File::open(file).map_err(unread)?;
+    let mut artifact = BufReader::with_capacity(BUFFER_BYTES, artifact.into_file());
+    let start = artifact.fill_buf().map_err(unread)?;
+    if start.starts_with(&GZIP_MAGIC) {
+        return Ok(Source::Gzip(Box::new(Members {
+            decoder: Some(GzDecoder::new(artifact)),
+        })));
+    }
+    if start.starts_with(b"070701") {
+        return Ok(Source::Plain(artifact));
+    }
+    let other = OTHER_FORMATS
+        .iter()
+        .find(|(magic, _)| start.starts_with(magic));
+    Err(
+        other.map_or(ImageError::Unknown, |(_, format)| ImageError::OtherFormat {
+            format,
+        }),
+    )
+}
+
+/// Whether the file at `image` is what the artifact in `file` unpacks to. An artifact that does not unpack is an image's original never.
+fn is_unpacked(image: &Path, file: &Path) -> Result<bool, ImageError> {
+    let unread = |path: &Path, source| ImageError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mut artifact = open_artifact(file)?;
+    let mut image_file = fs_err::File::open(image).map_err(|source| unread(image, source))?;
+    let (mut expected, mut found) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
+    loop {
+        let count = match artifact.read(&mut expected) {
+            Ok(count) => count,
+            Err(error) if is_about_content(&error) => return Err(ImageError::Gzip(error)),
+            Err(error) => return Err(unread(file, error)),
+        };
+        // At the end one byte more, which must not be there.
+        let room = count.max(1);
+        match image_file.read_exact(&mut found[..room]) {
+            Ok(()) if count == 0 => return Ok(false),
+            Ok(()) if found[..count] != expected[..count] => return Ok(false),
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(count == 0),
+            Err(error) => return Err(unread(image, error)),
+        }
+    }
+}
+
 /// Kinds that flate2 and [`Members`] use for broken data; the file system uses others.
 fn is_about_content(error: &io::Error) -> bool {
     matches!(
@@ -253,6 +301,15 @@ type Artifact = BufReader<std::fs::File>;
 enum Source {
     Plain(Artifact),
     Gzip(Box<Members>),
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(artifact) => artifact.read(buffer),
+            Self::Gzip(members) => members.read(buffer),
+        }
+    }
 }
 
 /// All gzip members of a file, one after the other, with nothing between or behind them but NULs.
@@ -324,10 +381,7 @@ struct Tee {
 
 impl Read for Tee {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = match &mut self.source {
-            Source::Plain(artifact) => artifact.read(buffer)?,
-            Source::Gzip(members) => members.read(buffer)?,
-        };
+        let count = self.source.read(buffer)?;
         if let Err(error) = self.out.write_all(&buffer[..count]) {
             self.failure = Some(error);
             return Err(io::ErrorKind::BrokenPipe.into());

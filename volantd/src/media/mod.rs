@@ -38,6 +38,7 @@ use crate::artifact::{self, ContentCheck, Rejection};
 use crate::machine::ports::{
     BootMedia, BoxFuture, Disk, DiskAccess, Launch, Media, StepError, VmPaths,
 };
+use crate::signature::{Refusal, Signatures};
 
 /// The name of a VM's initramfs in its state folder.
 const INITRAMFS_FILE: &str = "initramfs.cpio";
@@ -142,6 +143,15 @@ pub enum MediaError {
         #[source]
         source: io::Error,
     },
+    /// Signatures are required, and the artifact's is missing or does not hold.
+    #[error("The artifact {digest} of the plugin may not be booted on this host")]
+    Signature {
+        /// Its digest.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: Refusal,
+    },
     /// A thread ended without a result: a bug.
     #[error("A thread that prepares boot media ended early")]
     Worker(#[source] tokio::task::JoinError),
@@ -176,6 +186,7 @@ impl MediaError {
             Self::Memory { needed_mib, .. } => {
                 format!("Give the VM more memory: `--memory {needed_mib}`")
             }
+            Self::Signature { source, .. } => source.hint().to_owned(),
             _ => return Vec::new(),
         };
         vec![hint]
@@ -202,17 +213,30 @@ pub struct MediaStore {
 struct Parts {
     config: MediaConfig,
     images: Images,
+    signatures: Arc<Signatures>,
 }
 
 impl MediaStore {
-    /// Opens the store and removes what an interrupted preparation left.
+    /// Opens the store and removes what an interrupted preparation left. Everything may be booted.
     ///
     /// # Errors
     /// If its folder cannot be made.
     pub fn open(config: MediaConfig) -> Result<Self, ImageError> {
+        Self::open_with(config, Arc::default())
+    }
+
+    /// As [`MediaStore::open`], but only what `signatures` lets pass may be booted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(config: MediaConfig, signatures: Arc<Signatures>) -> Result<Self, ImageError> {
         let images = Images::open(&config.state_dir.join("media"), config.max_image_bytes)?;
         Ok(Self {
-            parts: Arc::new(Parts { config, images }),
+            parts: Arc::new(Parts {
+                config,
+                images,
+                signatures,
+            }),
         })
     }
 
@@ -278,6 +302,7 @@ impl Media for MediaStore {
 impl Parts {
     fn prepare(&self, launch: &Launch) -> Result<BootMedia, MediaError> {
         kernel::check(&self.config.kernel)?;
+        self.check_signature(&launch.artifact)?;
         match &launch.manifest.rootfs {
             Some(rootfs) => self.prepare_rootfs(launch, rootfs),
             None => self.prepare_initramfs(launch),
@@ -373,10 +398,25 @@ impl Parts {
         })?)
     }
 
-    /// The prepared image of an artifact; made now if somebody removed it.
+    /// Checks the stored artifact's signature, if signatures are required.
+    fn check_signature(&self, digest: &Digest) -> Result<(), MediaError> {
+        let artifact = artifact::path_of(&self.config.state_dir, digest);
+        let checked = self.signatures.verify_stored(&artifact, digest);
+        checked.map_err(|source| MediaError::Signature {
+            digest: *digest,
+            source,
+        })
+    }
+
+    /// The prepared image of an artifact; made now if somebody removed it, or changed it where signatures are required.
     fn image_of(&self, digest: &Digest) -> Result<PathBuf, MediaError> {
         let artifact = artifact::path_of(&self.config.state_dir, digest);
-        match self.images.ensure(&artifact, digest) {
+        let image = if self.signatures.are_required() {
+            self.images.ensure_same(&artifact, digest)
+        } else {
+            self.images.ensure(&artifact, digest)
+        };
+        match image {
             Ok(path) => Ok(path),
             Err(ImageError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Err(MediaError::ArtifactMissing { digest: *digest })

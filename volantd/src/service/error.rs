@@ -24,6 +24,8 @@ pub enum ErrorKind {
     WrongPhase,
     /// A checksum does not match.
     ChecksumMismatch,
+    /// A signature is missing, or does not hold.
+    BadSignature,
     /// No address, memory or disk is left.
     NoCapacity,
     /// Something outside the daemon is missing or does not answer.

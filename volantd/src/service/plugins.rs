@@ -179,6 +179,7 @@ impl From<ArtifactError> for ServiceError {
     fn from(error: ArtifactError) -> Self {
         let kind = match &error {
             ArtifactError::ChecksumMismatch { .. } => ErrorKind::ChecksumMismatch,
+            ArtifactError::Signature { .. } => ErrorKind::BadSignature,
             ArtifactError::Refused { status, .. } if *status < 500 => ErrorKind::Invalid,
             ArtifactError::Unreachable { .. }
             | ArtifactError::Refused { .. }
@@ -201,6 +202,10 @@ impl From<ArtifactError> for ServiceError {
             (kind, std::error::Error::source(&error))
         {
             refused.message = format!("{}: {cause}", refused.message);
+        }
+        // Why a signature does not hold is in the causes.
+        if kind == ErrorKind::BadSignature {
+            refused.message = Chain(&error).to_string();
         }
         refused.caused(error)
     }

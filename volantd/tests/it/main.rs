@@ -7,6 +7,7 @@ mod artifact;
 mod media;
 mod net;
 mod netns;
+mod signatures;
 #[cfg(feature = "test-fakes")]
 mod vmm;
 #[cfg(feature = "test-fakes")]

@@ -15,7 +15,7 @@ use volantd::machine::ports::{DiskAccess, Launch, Lease, Media as _, VmPaths};
 use volantd::media::{DEFAULT_WRITABLE_MB, MAX_IMAGE_BYTES, MediaConfig, MediaStore};
 
 /// The smallest kernel that passes: an ELF header, one segment with the note of the PVH entry (owner `Xen`, type 18).
-fn kernel() -> Vec<u8> {
+pub(crate) fn kernel() -> Vec<u8> {
     let mut file = vec![0; 64 + 56];
     file[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
     file[18] = 62;

@@ -138,7 +138,11 @@ fn images_of_other_tools_are_accepted() {
     fs_err::create_dir_all(tree.join("bin")).unwrap();
     // Digests do not compress, so every image is longer than its superblock.
     let noise: Vec<u8> = (0..1000_u32)
-        .flat_map(|number| common::digest::Digest::of(&number.to_le_bytes()).to_hex().into_bytes())
+        .flat_map(|number| {
+            common::digest::Digest::of(&number.to_le_bytes())
+                .to_hex()
+                .into_bytes()
+        })
         .collect();
     fs_err::write(tree.join("bin/app"), noise).unwrap();
     let tree = tree.to_str().unwrap();
