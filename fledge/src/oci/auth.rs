@@ -411,7 +411,7 @@ mod tests {
         let all = r#"read s; [ "$s" = https://index.docker.io/v1/ ] || { echo none; exit 1; }; [ "$1" = get ] && echo '{"ServerURL":"x","Username":"h","Secret":"s"}'"#;
         let one = r#"echo '{"Username":"<token>","Secret":"very"}'"#;
         let helpers = [("all", all), ("one", one)];
-        let found = |image: &'static str| find(&[file], &helpers, image);
+        let found = async |image: &str| find(&[file], &helpers, image).await;
         assert_eq!(found("nginx").await.unwrap().as_deref(), Some("h:s"));
         assert_eq!(found("other.example/x").await.unwrap(), None);
         let message = found("r.example/x").await.unwrap_err().to_string();

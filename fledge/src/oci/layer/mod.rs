@@ -252,13 +252,15 @@ impl<R: Read + Seek> Reader<'_, R> {
     /// Passes over a content and what fills its last block. An archive may end without the filling.
     fn skip(&mut self, entry: &[u8], size_bytes: u64) -> Result<(), LayerError> {
         self.check_room(entry, size_bytes)?;
-        let whole = size_bytes
-            .checked_next_multiple_of(512)
-            .unwrap_or(u64::MAX)
-            .min(self.size_bytes - self.at);
-        let distance = i64::try_from(whole).map_err(|_| LayerError::Header { at: self.at })?;
+        self.advance(filled(size_bytes))
+    }
+
+    /// Goes on, at most to the end.
+    fn advance(&mut self, bytes: u64) -> Result<(), LayerError> {
+        let bytes = bytes.min(self.size_bytes - self.at);
+        let distance = i64::try_from(bytes).map_err(|_| LayerError::Header { at: self.at })?;
         self.tar.seek_relative(distance)?;
-        self.at += whole;
+        self.at += bytes;
         Ok(())
     }
 
@@ -271,8 +273,7 @@ impl<R: Read + Seek> Reader<'_, R> {
         self.check_room(&name, size_bytes)?;
         let mut bytes = vec![0; length];
         self.fill(&mut bytes, &name)?;
-        let filling = (BLOCK_BYTES - length % BLOCK_BYTES) % BLOCK_BYTES;
-        self.skip(&name, u64::try_from(filling).unwrap_or(0))?;
+        self.advance(filled(size_bytes) - size_bytes)?;
         Ok(bytes)
     }
 
@@ -299,7 +300,11 @@ impl<R: Read + Seek> Reader<'_, R> {
                 (path, kind)
             }
         };
-        let attributes = attributes(raw)?;
+        let mut attributes = attributes(raw)?;
+        if let EntryKind::Symlink(_) = kind {
+            // Linux knows no other permissions of links, whatever an archive says.
+            attributes.permissions = 0o777;
+        }
         let target_bytes = match &kind {
             EntryKind::HardLink(target) | EntryKind::Symlink(target) => target.len(),
             _ => 0,
@@ -314,6 +319,14 @@ impl<R: Read + Seek> Reader<'_, R> {
             kind,
         }))
     }
+}
+
+/// A length with what fills its last block.
+fn filled(size_bytes: u64) -> u64 {
+    let block = u64::try_from(BLOCK_BYTES).unwrap_or(u64::MAX);
+    size_bytes
+        .checked_next_multiple_of(block)
+        .unwrap_or(u64::MAX)
 }
 
 fn attributes(raw: &Raw) -> Result<Attributes, LayerError> {

@@ -104,8 +104,23 @@ mod tests {
 
     #[test]
     fn records_are_read() {
-        let text = b"12 path=a/b\n20 mtime=-1.500000\n18 comment=a = b\n\n30 SCHILY.xattr.user.x=1\n=\0\xff2\n9 uid=70\n10 size=11\n7 gid=\n";
-        let records = Records::parse(text).unwrap();
+        let record = |key: &str, value: &[u8]| {
+            let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+            let length =
+                (1..1000_usize).find(|length| length.to_string().len() + rest.len() == *length);
+            [length.unwrap().to_string().as_bytes(), &rest].concat()
+        };
+        let text = [
+            record("path", b"a/b"),
+            record("mtime", b"-1.500000"),
+            record("comment", b"a = b\n"),
+            record("SCHILY.xattr.user.x", b"1\n=\0\xff2"),
+            record("uid", b"70"),
+            record("size", b"11"),
+            record("gid", b"7"),
+            record("gid", b""),
+        ];
+        let records = Records::parse(&text.concat()).unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!(records.mtime_s, Some(-2));
         assert_eq!(records.xattrs[&b"user.x"[..]], b"1\n=\0\xff2");
@@ -126,7 +141,7 @@ mod tests {
     fn malformed_records_are_refused() {
         for text in [
             &b"x path=a\n"[..],
-            b"10 path=a\n",
+            b"11 path=a\n",
             b"8 path=a\n",
             b"2 ",
             b"0 path=a\n",
