@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use common::build_spec::GuestPath;
+use common::build_spec::{Fetch, GuestPath, Member, Output};
 
+use crate::fetch::member::{self, MemberError};
 use crate::image::elf::{self, Program};
 use crate::plan::{Mapping, Plan, PlannedInit};
 use crate::tree::host::{self, Found, HostError};
@@ -44,13 +45,26 @@ pub(crate) const BUSYBOX_PATH: &str = "/bin/busybox";
 /// Permissions of the programs above.
 const PROGRAM_PERMISSIONS: u32 = 0o755;
 
-/// Files of this machine that the plan's sources became.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fetched {
+/// What the plan's sources became.
+#[derive(Debug, Clone, Default)]
+pub struct Gathered {
     /// The agent.
     pub agent: Option<PathBuf>,
     /// The busybox.
     pub busybox: Option<PathBuf>,
+    /// The files of the container image that all others are laid over.
+    pub image: Option<Tree>,
+    /// What was downloaded, in the plan's order.
+    pub downloads: Vec<Downloaded>,
+}
+
+/// A file that was downloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Downloaded {
+    /// Where it is on the host.
+    pub file: PathBuf,
+    /// What of it goes where.
+    pub fetch: Fetch,
 }
 
 /// An image that cannot be put together.
@@ -59,6 +73,9 @@ pub enum AssembleError {
     /// A file or directory of the host cannot be taken.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// What was downloaded does not hold what is asked for.
+    #[error(transparent)]
+    Member(#[from] MemberError),
     /// The image's own files contradict each other.
     #[error("Cannot lay out the image")]
     Layout(#[from] TreeError),
@@ -76,34 +93,47 @@ pub enum AssembleError {
     /// Nothing would be PID 1.
     #[error("The image has no `/init`: with `init.none`, map a program to `/init`")]
     NoInit,
+    /// The container image has a PID 1 of its own where an initramfs has the agent.
+    #[error(
+        "The container image brings an `/init` of its own, which in an initramfs is the agent's place: build a root file system, such as `type = \"erofs\"`"
+    )]
+    InitTaken,
 }
 
 /// Lays out the image of `plan`.
 ///
 /// # Errors
 /// Where a source is missing or two things claim one place.
-pub fn assemble(plan: &Plan, fetched: &Fetched) -> Result<Tree, AssembleError> {
-    let mut tree = Tree::default();
+pub fn assemble(plan: &Plan, gathered: Gathered) -> Result<Tree, AssembleError> {
+    let mut tree = gathered.image.unwrap_or_default();
+    let is_initramfs = matches!(plan.output, Output::Initramfs { .. });
+    if is_initramfs
+        && tree
+            .get(INIT_PATH.trim_start_matches('/').as_bytes())
+            .is_some()
+    {
+        return Err(AssembleError::InitTaken);
+    }
     for path in DIRECTORIES {
         let node = Node::directory(DIRECTORY_PERMISSIONS);
         tree.insert(&path.parse()?, node, Origin::Base)?;
     }
     match &plan.init {
         PlannedInit::Agent(_) => {
-            if let Some(agent) = &fetched.agent {
+            if let Some(agent) = &gathered.agent {
                 check_agent(agent)?;
                 add_program(&mut tree, agent, AGENT_PATH, Origin::Boot)?;
-                tree.insert(
-                    &INIT_PATH.parse()?,
-                    Node::symlink(INIT_TARGET),
-                    Origin::Boot,
-                )?;
+            }
+            // A root file system is started with the agent's own path.
+            if is_initramfs {
+                let link = Node::symlink(INIT_TARGET);
+                tree.insert(&INIT_PATH.parse()?, link, Origin::Boot)?;
             }
         }
         PlannedInit::Custom(path) => add_program(&mut tree, path, INIT_PATH, Origin::Boot)?,
         PlannedInit::None => {}
     }
-    if let Some(busybox) = &fetched.busybox {
+    if let Some(busybox) = &gathered.busybox {
         add_program(&mut tree, busybox, BUSYBOX_PATH, Origin::Base)?;
         for applet in APPLETS.iter().chain(&MORE_APPLETS) {
             tree.insert(
@@ -113,15 +143,19 @@ pub fn assemble(plan: &Plan, fetched: &Fetched) -> Result<Tree, AssembleError> {
             )?;
         }
     }
-    add_mappings(&mut tree, &plan.mappings)?;
-    if tree.resolve(INIT_PATH.as_bytes()).is_none() {
+    add_files(&mut tree, &plan.mappings, &gathered.downloads)?;
+    if is_initramfs && tree.resolve(INIT_PATH.as_bytes()).is_none() {
         return Err(AssembleError::NoInit);
     }
     Ok(tree)
 }
 
 /// Directories first, so that what they bring does not depend on where the files are listed; each kind in the plan's order.
-fn add_mappings(tree: &mut Tree, mappings: &[Mapping]) -> Result<(), AssembleError> {
+fn add_files(
+    tree: &mut Tree,
+    mappings: &[Mapping],
+    downloads: &[Downloaded],
+) -> Result<(), AssembleError> {
     let mut files = Vec::new();
     for mapping in mappings {
         match host::look(&mapping.host)? {
@@ -129,8 +163,17 @@ fn add_mappings(tree: &mut Tree, mappings: &[Mapping]) -> Result<(), AssembleErr
             Found::File => files.push(mapping),
         }
     }
+    let (of_directories, single): (Vec<_>, Vec<_>) = downloads
+        .iter()
+        .partition(|downloaded| matches!(downloaded.fetch.member, Some(Member::Directory(_))));
+    for Downloaded { file, fetch } in of_directories {
+        member::place(tree, file, fetch)?;
+    }
     for Mapping { host, guest } in files {
         host::add_file(tree, host, guest, None, Origin::File)?;
+    }
+    for Downloaded { file, fetch } in single {
+        member::place(tree, file, fetch)?;
     }
     Ok(())
 }
@@ -180,6 +223,8 @@ pub(crate) fn check_agent(path: &std::path::Path) -> Result<(), AssembleError> {
 
 #[cfg(test)]
 mod tests {
+    use common::build_spec::{Compression, Filesystem, FilesystemKind};
+
     use super::*;
     use crate::image::elf::tests::elf64;
     use crate::plan::FileSource;
@@ -209,8 +254,13 @@ mod tests {
             };
             Plan {
                 init,
+                base: None,
                 busybox: None,
                 mappings: mappings.iter().map(mapping).collect(),
+                fetches: Vec::new(),
+                output: Output::Initramfs {
+                    compression: Compression::Gzip,
+                },
             }
         }
 
@@ -220,11 +270,12 @@ mod tests {
                 path: path.clone(),
                 checksum: None,
             };
-            let fetched = Fetched {
+            let gathered = Gathered {
                 agent: Some(path),
                 busybox: Some(self.path("other")),
+                ..Gathered::default()
             };
-            assemble(&self.plan(PlannedInit::Agent(source), mappings), &fetched)
+            assemble(&self.plan(PlannedInit::Agent(source), mappings), gathered)
         }
 
         fn source_of(&self, tree: &Tree, path: &str) -> String {
@@ -306,20 +357,77 @@ mod tests {
     #[test]
     fn other_inits_are_taken_as_they_are() {
         let files = Files::new();
-        let none = Fetched::default();
+        let none = Gathered::default;
         let custom = files.plan(PlannedInit::Custom(files.path("other")), &[]);
-        let tree = assemble(&custom, &none).unwrap();
+        let tree = assemble(&custom, none()).unwrap();
         assert_eq!(files.source_of(&tree, "/init"), "other");
         let mapped = files.plan(PlannedInit::None, &[("other", "/init")]);
         assert_eq!(
-            files.source_of(&assemble(&mapped, &none).unwrap(), "/init"),
+            files.source_of(&assemble(&mapped, none()).unwrap(), "/init"),
             "other"
         );
         let nothing = files.plan(PlannedInit::None, &[]);
         assert!(matches!(
-            assemble(&nothing, &none),
+            assemble(&nothing, none()),
             Err(AssembleError::NoInit)
         ));
+    }
+
+    #[test]
+    fn what_is_added_lies_over_a_container_image() {
+        let files = Files::new();
+        let mut image = Tree::default();
+        for (path, node) in [
+            ("bin", Node::symlink("usr/bin")),
+            ("usr/bin/sh", Node::symlink("dash")),
+            ("tmp", Node::directory(0o1777)),
+            ("etc/a", Node::file(0o600, Content::Bytes(Vec::new()))),
+        ] {
+            image.replace(path.as_bytes(), node).unwrap();
+        }
+        let agent = PlannedInit::Agent(FileSource::Host {
+            path: files.path("kestrel"),
+            checksum: None,
+        });
+        let mut plan = files.plan(agent, &[("dir", "/etc")]);
+        plan.output = Output::Rootfs(Filesystem {
+            kind: FilesystemKind::Erofs,
+            writable_mb: None,
+            ephemeral: false,
+        });
+        let download = Downloaded {
+            file: files.path("other"),
+            fetch: Fetch {
+                urls: vec!["https://x.example/tool".to_owned()],
+                checksum: common::digest::Digest::of(b"other"),
+                member: None,
+                path: "/bin/tool".parse().unwrap(),
+                mode: None,
+            },
+        };
+        let gathered = |image: &Tree| Gathered {
+            agent: Some(files.path("kestrel")),
+            busybox: None,
+            image: Some(image.clone()),
+            downloads: vec![download.clone()],
+        };
+        let tree = assemble(&plan, gathered(&image)).unwrap();
+        assert_eq!(target_of(&tree, "bin"), "usr/bin");
+        assert_eq!(target_of(&tree, "usr/bin/sh"), "dash");
+        assert_eq!(files.source_of(&tree, "/usr/bin/kestrel"), "kestrel");
+        assert_eq!(files.source_of(&tree, "/etc/a"), "dir/a");
+        assert!(tree.get(b"usr/bin/tool").is_some());
+        assert_eq!(tree.get(b"tmp").unwrap().attributes.permissions, 0o1777);
+        // The kernel is told where PID 1 is, so an image's own /init stays what it is.
+        assert!(tree.get(b"init").is_none());
+        image.replace(b"init", Node::symlink("usr/bin/sh")).unwrap();
+        let tree = assemble(&plan, gathered(&image)).unwrap();
+        assert_eq!(target_of(&tree, "init"), "usr/bin/sh");
+        plan.output = Output::Initramfs {
+            compression: Compression::Gzip,
+        };
+        let taken = assemble(&plan, gathered(&image));
+        assert!(matches!(taken, Err(AssembleError::InitTaken)));
     }
 
     #[test]

@@ -151,8 +151,10 @@ fn build(args: BuildArgs, ui: &Ui) -> Result<(), BuildError> {
         // The channel stays open: a closed one would look like an interruption that never comes.
         stop.closed().await;
     });
-    let settings = args.resolve();
-    runtime.block_on(build::run(&settings, ui, interrupted))
+    let settings = args.resolve()?;
+    runtime
+        .block_on(build::run(&settings, ui, interrupted))
+        .map(drop)
 }
 
 /// Waits for Ctrl-C or SIGTERM.

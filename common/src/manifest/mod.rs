@@ -23,7 +23,7 @@ pub use artifact::{
 pub(crate) use dialect::Raw as RawManifest;
 pub use source::{InvalidSource, Source, resolve};
 pub use stop_signal::{InvalidStopSignal, StopSignal};
-pub use validate::{FieldProblem, ManifestError};
+pub use validate::{FieldProblem, MAX_WAIT_MS, ManifestError};
 
 /// The largest manifest that is read, in bytes. The kernel command line bounds useful ones far below this.
 pub const MAX_MANIFEST_BYTES: usize = 256 * 1024;
@@ -151,7 +151,7 @@ pub struct Expose {
 }
 
 /// A transport protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.

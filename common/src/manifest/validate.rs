@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::BaseUrl;
 
+/// The longest time that a manifest may ask to wait, in milliseconds: one hour. Longer is a mistake in the unit.
+pub const MAX_WAIT_MS: u64 = 3_600_000;
+
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldProblem {
@@ -90,15 +93,12 @@ pub(super) fn parse_base_url(url: &str) -> Result<BaseUrl, String> {
 pub(super) mod check {
     //! The checks themselves, one function for each part of a manifest.
 
-    use super::{FieldProblem, parse_base_url};
+    use super::{FieldProblem, MAX_WAIT_MS, parse_base_url};
     use crate::manifest::dialect::{Raw, RawExpose};
     use crate::manifest::{
         Action, HealthCheck, MAX_WRITABLE_MB, MIN_WRITABLE_MB, Manifest, Network, Rootfs, Workload,
         WorkloadKind,
     };
-
-    /// The longest time that a manifest may ask to wait, in milliseconds: one hour. Longer is a mistake in the unit.
-    const MAX_WAIT_MS: u64 = 3_600_000;
 
     /// The longest argument or `NAME=value` in bytes: `MAX_ARG_STRLEN` less its NUL (include/uapi/linux/binfmts.h).
     const MAX_WORD_BYTES: usize = 131_071;

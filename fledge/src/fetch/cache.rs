@@ -108,7 +108,7 @@ impl Cache {
 }
 
 /// The digest of the file at `path`.
-pub(super) fn digest_of(path: &Path) -> Result<Digest, FetchError> {
+pub(crate) fn digest_of(path: &Path) -> Result<Digest, FetchError> {
     let read_error = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => FetchError::NotFound {
             path: path.to_path_buf(),

@@ -19,6 +19,7 @@ use crate::ui::Ui;
 use partial::Partial;
 
 pub use cache::Cache;
+pub(crate) use cache::digest_of;
 pub use http::Client;
 pub use release::{RELEASES_URL, Shipped};
 
@@ -154,7 +155,7 @@ impl Fetcher<'_> {
     ) -> Result<PathBuf, FetchError> {
         match source {
             FileSource::Host { path, checksum } => {
-                let found = cache::digest_of(path)?;
+                let found = digest_of(path)?;
                 if let Some(expected) = *checksum
                     && expected != found
                 {

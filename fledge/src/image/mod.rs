@@ -1,5 +1,6 @@
 //! Image formats and what they are made of. Each format is written from a [`crate::tree::Tree`]; none touches the network.
 
+pub mod compress;
 pub mod cpio;
 pub mod deflate;
 pub mod elf;

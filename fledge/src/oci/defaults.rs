@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use common::manifest::Protocol;
+
 use super::config::{Config, Healthcheck};
 
 /// How often docker checks, and how long it waits, where the image does not say.
@@ -28,15 +30,6 @@ pub struct Defaults {
     pub stop_signal: Option<String>,
     /// How to find out whether it works.
     pub health: Option<Health>,
-}
-
-/// What a port speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
 }
 
 /// A command that succeeds when the workload works.

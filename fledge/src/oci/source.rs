@@ -166,7 +166,7 @@ fn is_path(text: &str) -> bool {
 }
 
 /// A name that [`common::name::Name`] takes, or nothing.
-fn plugin_name(text: &str) -> String {
+pub fn plugin_name(text: &str) -> String {
     let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let mut name = String::new();
     for c in text

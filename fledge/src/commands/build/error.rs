@@ -9,7 +9,9 @@ use common::exit_code::ExitCode;
 use crate::assemble::AssembleError;
 use crate::fetch::FetchError;
 use crate::image::WriteError;
+use crate::oci::ImageError;
 use crate::plan::PlanError;
+use crate::sbom::SbomError;
 use crate::tree::host::HostError;
 use crate::workload::WorkloadError;
 
@@ -64,6 +66,12 @@ pub enum BuildError {
         #[source]
         source: Problems,
     },
+    /// A flag says something of a Dockerfile, and there is none.
+    #[error("`{flag}` needs a Dockerfile: name it, as in `fledge build Dockerfile`")]
+    NeedsDockerfile {
+        /// The flag.
+        flag: &'static str,
+    },
     /// The artifact's directory does not exist.
     #[error("The directory `{}` for the artifact does not exist", path.display())]
     NoOutputDirectory {
@@ -90,6 +98,27 @@ pub enum BuildError {
         #[source]
         source: FetchError,
     },
+    /// A `[[fetch]]` cannot be had.
+    #[error("There is no file for `{path}`")]
+    Download {
+        /// Where it would go.
+        path: String,
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
+    /// The container image cannot be had.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A file of the host cannot be read.
+    #[error("Cannot use `{}`", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
     /// The image cannot be put together.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
@@ -99,6 +128,26 @@ pub enum BuildError {
     /// The image cannot be packed.
     #[error("Cannot pack the image")]
     Pack(#[source] WriteError),
+    /// The bill of materials cannot be composed.
+    #[error("Cannot list what is in the image")]
+    Sbom(#[from] SbomError),
+    /// A document beside the artifact cannot be written as JSON; never happens.
+    #[error("Cannot describe the artifact")]
+    Document(#[from] serde_json::Error),
+    /// The artifact costs more than it may.
+    #[error(
+        "The artifact costs {found} {unit} of {what} in each VM, and the budget is {limit} {unit}"
+    )]
+    Budget {
+        /// What is spent.
+        what: &'static str,
+        /// The unit of both numbers.
+        unit: &'static str,
+        /// What it costs.
+        found: u64,
+        /// What it may cost.
+        limit: u64,
+    },
     /// A file cannot be written.
     #[error("Cannot write `{}`", path.display())]
     Output {
@@ -124,11 +173,17 @@ impl BuildError {
             | Self::NoManifest { .. }
             | Self::NoOutputDirectory { .. }
             | Self::Assemble(AssembleError::Host(HostError::NotFound { .. })) => ExitCode::NotFound,
-            Self::Fetch { source, .. } => fetch_code(source),
+            Self::Fetch { source, .. }
+            | Self::Download { source, .. }
+            | Self::Input { source, .. } => fetch_code(source),
+            Self::Image(error) => error.exit_code(),
             Self::Output { source, .. } if is_full(source) => ExitCode::Capacity,
-            Self::Runtime(_) => ExitCode::Internal,
             Self::Interrupted => ExitCode::Interrupted,
+            Self::Document(_) | Self::Runtime(_) => ExitCode::Internal,
             Self::ReadInput { .. }
+            | Self::NeedsDockerfile { .. }
+            | Self::Sbom(_)
+            | Self::Budget { .. }
             | Self::Spec { .. }
             | Self::Template { .. }
             | Self::Manifest { .. }
@@ -156,6 +211,7 @@ impl BuildError {
                     "{flag} FILE takes one from this machine, without a network"
                 )]
             }
+            Self::Image(error) => error.hints(),
             _ => Vec::new(),
         }
     }

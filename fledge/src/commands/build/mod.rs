@@ -1,177 +1,131 @@
-//! `fledge build`: reads a build spec, fetches, assembles, checks and packs. Nothing is left behind where a step fails.
+//! `fledge build`: reads a build spec, gathers what it names, assembles, checks and packs. Nothing is left behind where a step fails.
 
+mod arguments;
+mod budget;
 mod error;
+mod gather;
 mod inputs;
 mod output;
+mod sidecars;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::Args;
 use common::manifest::Manifest;
 use tokio::sync::watch;
 
-use crate::assemble::{self, Fetched};
-use crate::cache;
-use crate::fetch::{Cache, Client, Fetcher, RELEASES_URL, Shipped};
-use crate::manifest_out;
-use crate::plan::{self, FileSource, Overrides, Plan, PlannedInit};
+use crate::plan;
+use crate::sbom::Sbom;
 use crate::tree::{Kind, Tree};
 use crate::ui::Ui;
-use crate::workload;
+use crate::{assemble, manifest_out, workload};
 
+pub use arguments::{BuildArgs, Settings, What};
+pub use budget::Limits;
 pub use error::BuildError;
+use inputs::Input;
+use output::Artifact;
 
-const EXAMPLES: &str = "\
-Examples:
-  fledge build
-      build ./fledge.toml into ./plugin.cpio.gz
-  fledge build --config app/fledge.toml --manifest app/manifest/app.json --output out/app.cpio.gz
-      build another directory's spec, with a manifest beside the artifact
-  fledge build --agent ./kestrel --busybox /bin/busybox
-      build without a network
+/// Programs that would not start are named up to this many: images of whole distributions can have hundreds.
+const MAX_LOADER_WARNINGS: usize = 5;
 
-The same inputs give the same bytes, whatever the directory, user, umask or number of processors.";
-
-/// Flags of `fledge build`.
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
-pub struct BuildArgs {
-    /// The build spec; relative paths in it are taken from its directory
-    #[arg(short, long, value_name = "FILE", default_value = "fledge.toml")]
-    config: PathBuf,
-    /// Name, workload and health of the plugin: a manifest.toml, or a manifest in JSON [default: manifest.toml beside the spec, if it is there]
-    #[arg(short, long, value_name = "FILE")]
-    manifest: Option<PathBuf>,
-    /// The artifact to write
-    #[arg(short, long, value_name = "FILE", default_value = "plugin.cpio.gz")]
-    output: PathBuf,
-    /// Use this agent instead of the one that the spec names
-    #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
-    /// Use this busybox instead of the one that the spec names
-    #[arg(long, value_name = "FILE")]
-    busybox: Option<PathBuf>,
-    /// Time of all files in the image, in seconds since 1970
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        env = "SOURCE_DATE_EPOCH",
-        default_value_t = 0
-    )]
-    source_date_epoch: u32,
-}
-
-/// Flags and environment with all defaults filled in.
-#[derive(Debug)]
-pub struct Settings {
-    config: PathBuf,
-    manifest: Option<PathBuf>,
-    output: PathBuf,
-    overrides: Overrides,
-    mtime: u32,
-    cache: PathBuf,
-}
-
-impl BuildArgs {
-    /// Fills in what depends on the environment, the only place that reads it.
-    pub fn resolve(self) -> Settings {
-        Settings {
-            config: self.config,
-            manifest: self.manifest,
-            output: self.output,
-            overrides: Overrides {
-                agent: self.agent,
-                busybox: self.busybox,
-            },
-            mtime: self.source_date_epoch,
-            cache: cache::default_directory(),
-        }
-    }
+/// What a build made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The artifact.
+    pub artifact: PathBuf,
+    /// Its manifest, where the plugin has a name.
+    pub manifest: Option<PathBuf>,
 }
 
 /// Builds. `interrupted` becomes true when the user presses Ctrl-C.
 ///
 /// # Errors
-/// The first step that fails; then neither artifact nor manifest is written.
+/// The first step that fails; then no file is written.
 pub async fn run(
     settings: &Settings,
     ui: &Ui,
     interrupted: watch::Receiver<bool>,
-) -> Result<(), BuildError> {
-    let spec = inputs::spec(&settings.config)?;
-    let directory = settings.config.parent().unwrap_or(Path::new(""));
-    let template = inputs::template(settings.manifest.as_deref(), directory)?;
+) -> Result<Built, BuildError> {
+    let input = Input::read(settings)?;
+    let plan = plan::plan(&input.spec, &settings.overrides, &input.directory)?;
+    let path = settings
+        .output
+        .clone()
+        .unwrap_or_else(|| plan::artifact_name(&plan, input.folder.as_deref()).into());
     // Before the work: what is wrong with the manifest does not depend on the artifact.
+    if let (Some(template), None) = (&input.template, &plan.base) {
+        template.compose(&path, None, &plan.output)?;
+    }
+    let manifest_path = manifest_out::path_beside(&path);
+    output::check(&path)?;
+    output::check(&manifest_path)?;
+    for path in sidecars::paths(&path) {
+        output::check(&path)?;
+    }
+
+    let gathered = gather::gather(&plan, settings, ui, &interrupted).await?;
+    let template = input.over(gathered.defaults.as_ref());
     let manifest = template
         .as_ref()
-        .map(|template| template.compose(&settings.output, None))
+        .map(|template| template.compose(&path, None, &plan.output))
         .transpose()?;
-    output::check(&settings.output)?;
-    output::check(&manifest_out::path_beside(&settings.output))?;
-    let plan = plan::plan(&spec, &settings.overrides, directory)?;
-    let fetched = fetch(&plan, settings, ui, interrupted.clone()).await?;
-    let mut tree = assemble::assemble(&plan, &fetched)?;
-    tree.set_own_times(i64::from(settings.mtime));
+    let mut tree = assemble::assemble(&plan, gathered.files)?;
+    set_times(&mut tree, settings.source_date_epoch_s);
     check(&tree, manifest.as_ref(), ui)?;
 
-    let artifact = output::pack(&tree, settings, ui, &interrupted)?;
-    let manifest = template
-        .map(|template| {
-            let manifest = template.compose(&settings.output, Some(artifact.digest))?;
-            output::stage_manifest(&manifest, &manifest_out::path_beside(&settings.output))
-        })
-        .transpose()?;
-    let (size_bytes, digest) = (artifact.size_bytes, artifact.digest);
-    artifact.file.publish()?;
-    let output = settings.output.display();
-    let files = count_files(&tree);
-    ui.result(&format!(
-        "{output}: {files} files, {size_bytes} bytes, {digest}"
-    ));
-    match manifest {
-        Some(manifest) => {
-            let path = manifest.publish()?;
-            ui.result(&format!("{}: its manifest", path.display()));
-        }
-        None => ui.note("no manifest was written: name the plugin in a `manifest.toml`, or give a manifest with --manifest"),
+    let (artifact, sbom) = std::thread::scope(|scope| {
+        let list = || sidecars::list(&tree, manifest.as_ref(), &path, settings);
+        let list = scope.spawn(list);
+        let artifact = output::pack(&tree, &plan, settings, &path, (ui, &interrupted));
+        let sbom = list
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok::<(Artifact, Sbom), BuildError>((artifact?, sbom?))
+    })?;
+    budget::judge(&tree, &plan.output, &settings.limits, ui)?;
+    let mut beside = Vec::new();
+    if let Some(template) = &template {
+        let manifest = template.compose(&path, Some(artifact.digest), &plan.output)?;
+        let text = manifest.to_json_pretty();
+        beside.push(output::stage(text.as_bytes(), &manifest_path)?);
     }
-    Ok(())
+    let mut inputs = input.files;
+    inputs.extend(gathered.inputs);
+    let context = (&plan, settings, ui);
+    beside.extend(sidecars::stage(
+        &path,
+        artifact.digest,
+        &sbom,
+        inputs,
+        context,
+    )?);
+
+    let (size_bytes, digest) = (artifact.size_bytes, artifact.digest);
+    let files = count_files(&tree);
+    artifact.file.publish()?;
+    ui.result(&format!(
+        "{}: {files} files, {size_bytes} bytes, {digest}",
+        path.display()
+    ));
+    for staged in beside {
+        let path = staged.publish()?;
+        ui.result(&format!("{}: {}", path.display(), sidecars::what(&path)));
+    }
+    if template.is_none() {
+        ui.note("no manifest was written: name the plugin in a `manifest.toml`, or give a manifest with --manifest");
+    }
+    Ok(Built {
+        artifact: path,
+        manifest: template.map(|_| manifest_path),
+    })
 }
 
-async fn fetch(
-    plan: &Plan,
-    settings: &Settings,
-    ui: &Ui,
-    interrupted: watch::Receiver<bool>,
-) -> Result<Fetched, BuildError> {
-    let fetcher = Fetcher {
-        client: Client::new(interrupted),
-        cache: Cache::new(settings.cache.clone()),
-        releases_url: RELEASES_URL.to_owned(),
-        shipped: Shipped::beside(std::env::current_exe().ok().as_deref()),
-        ui,
-    };
-    let agent = match &plan.init {
-        PlannedInit::Agent(source) => Some(get(&fetcher, "kestrel", "--agent", source).await?),
-        PlannedInit::Custom(_) | PlannedInit::None => None,
-    };
-    let busybox = match &plan.busybox {
-        Some(source) => Some(get(&fetcher, "busybox", "--busybox", source).await?),
-        None => None,
-    };
-    Ok(Fetched { agent, busybox })
-}
-
-async fn get(
-    fetcher: &Fetcher<'_>,
-    name: &'static str,
-    flag: &'static str,
-    source: &FileSource,
-) -> Result<PathBuf, BuildError> {
-    fetcher
-        .fetch(name, source)
-        .await
-        .map_err(|source| BuildError::Fetch { name, flag, source })
+/// What a build brings gets one time; what an image brings keeps its own, up to the one that is asked for.
+fn set_times(tree: &mut Tree, source_date_epoch_s: Option<u32>) {
+    tree.set_own_times(i64::from(source_date_epoch_s.unwrap_or(0)));
+    if let Some(latest_s) = source_date_epoch_s {
+        tree.clamp_times(i64::from(latest_s));
+    }
 }
 
 /// Refuses an image whose workload would not start, and warns of other programs that would not.
@@ -179,9 +133,19 @@ fn check(tree: &Tree, manifest: Option<&Manifest>, ui: &Ui) -> Result<(), BuildE
     if let Some(manifest) = manifest {
         workload::check(tree, &manifest.workload)?;
     }
-    for (path, interpreter) in workload::without_loader(tree)? {
+    let without = workload::without_loader(tree)?;
+    for (path, interpreter) in without.iter().take(MAX_LOADER_WARNINGS) {
         ui.warn(&format!(
             "`{path}` is dynamically linked and will not start: its loader `{interpreter}` is not in the image"
+        ));
+    }
+    if let Some(more) = without
+        .len()
+        .checked_sub(MAX_LOADER_WARNINGS)
+        .filter(|more| *more > 0)
+    {
+        ui.warn(&format!(
+            "{more} more programs have no loader in the image; `fledge inspect` names them"
         ));
     }
     Ok(())

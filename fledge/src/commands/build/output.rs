@@ -1,22 +1,24 @@
 //! Packs the image and writes files whole or not at all: beside their place first, then renamed.
 
-use std::fs::Permissions;
-use std::io::{self, Write};
-use std::num::NonZeroUsize;
+use std::fs::{File, Permissions};
+use std::io::{self, Read as _, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use common::build_spec::{Filesystem, FilesystemKind, Output};
 use common::digest::Digest;
-use common::manifest::Manifest;
 use tempfile::NamedTempFile;
 use tokio::sync::watch;
 
 use super::{BuildError, Settings};
-use crate::image::WriteError;
 use crate::image::hashed::Hashed;
-use crate::image::{gzip, initramfs};
+use crate::image::{WriteError, compress, erofs, ext4, initramfs, squashfs};
+use crate::plan::Plan;
 use crate::tree::Tree;
 use crate::ui::{Progress, Ui};
+
+/// How much is hashed at once, in bytes.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// A file that is complete, but not in its place yet. It vanishes unless it is published.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl Staged {
     }
 }
 
-/// Checks before the work that the artifact can lie where it should.
+/// Checks before the work that a file can lie where it should.
 pub(super) fn check(path: &Path) -> Result<(), BuildError> {
     let directory = directory_of(path);
     if !directory.is_dir() {
@@ -62,59 +64,148 @@ pub(super) fn check(path: &Path) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Packs `tree` into a file beside the output.
+/// Packs `tree` into a file beside `path`.
 pub(super) fn pack(
     tree: &Tree,
+    plan: &Plan,
     settings: &Settings,
-    ui: &Ui,
-    interrupted: &watch::Receiver<bool>,
+    path: &Path,
+    watch: (&Ui, &watch::Receiver<bool>),
 ) -> Result<Artifact, BuildError> {
-    let mut file = begin(&settings.output)?;
-    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let (ui, interrupted) = watch;
+    let mut file = begin(path)?;
     let progress = ui.packing(tree.content_bytes());
-    let hashed = Hashed::new(file.as_file_mut());
-    let packed = gzip::compress(hashed, threads, |input| {
-        let watched = Watched {
-            inner: input,
-            progress: &progress,
-            interrupted,
-        };
-        initramfs::write(tree, watched).map(|_| ())
-    });
+    let watch = Watch {
+        progress: &progress,
+        interrupted,
+    };
+    let packed = match plan.output {
+        Output::Initramfs { compression } => {
+            let hashed = Hashed::new(file.as_file_mut());
+            let packed = compress::compress(hashed, compression, settings.threads, |input| {
+                initramfs::write(tree, watch.over(input)).map(drop)
+            });
+            packed.map(Hashed::finish).map(|(_, digest)| digest)
+        }
+        Output::Rootfs(Filesystem { kind, .. }) => {
+            pack_filesystem(tree, kind, settings, file.as_file_mut(), watch)
+        }
+    };
     progress.finish();
-    let hashed = packed.map_err(|source| match source {
+    let digest = packed.map_err(|source| match source {
         _ if *interrupted.borrow() => BuildError::Interrupted,
         WriteError::Output(source) => BuildError::Output {
-            path: settings.output.clone(),
+            path: path.to_path_buf(),
             source,
         },
         source => BuildError::Pack(source),
     })?;
-    let size_bytes = hashed.bytes();
-    let (_, digest) = hashed.finish();
-    let file = Staged {
+    let staged = Staged {
         file,
-        path: settings.output.clone(),
+        path: path.to_path_buf(),
     };
+    let metadata = staged.file.as_file().metadata();
+    let size_bytes = metadata.map_err(|source| staged.failed(source))?.len();
+    preallocate(plan, &staged, size_bytes)?;
     Ok(Artifact {
-        file,
+        file: staged,
         digest,
         size_bytes,
     })
 }
 
-/// Writes `manifest` into a file beside `path`.
-pub(super) fn stage_manifest(manifest: &Manifest, path: &Path) -> Result<Staged, BuildError> {
-    let mut file = begin(path)?;
-    file.write_all(manifest.to_json_pretty().as_bytes())
-        .map_err(|source| BuildError::Output {
-            path: path.to_path_buf(),
-            source,
-        })?;
-    Ok(Staged {
-        file,
+/// Writes a file system into `file`, and returns the file's digest.
+fn pack_filesystem(
+    tree: &Tree,
+    kind: FilesystemKind,
+    settings: &Settings,
+    file: &mut File,
+    watch: Watch<'_>,
+) -> Result<Digest, WriteError> {
+    let time_s = u64::from(settings.source_date_epoch_s.unwrap_or(0));
+    match kind {
+        FilesystemKind::Erofs => {
+            let hashed = watch.over(Hashed::new(file));
+            let hashed = erofs::write(tree, time_s, hashed)?;
+            return Ok(hashed.inner.finish().1);
+        }
+        FilesystemKind::Ext4 { size_buffer_mb, .. } => {
+            let options = ext4::Options {
+                time_s,
+                size: match size_buffer_mb {
+                    0 => ext4::Size::Automatic,
+                    free_mb => ext4::Size::Free(u64::from(free_mb) << 20),
+                },
+                journal: true,
+            };
+            ext4::write(tree, &options, watch.over(&mut *file))?;
+        }
+        FilesystemKind::Squashfs { compression_level } => {
+            let options = squashfs::Options {
+                time_s,
+                level: compression_level,
+                threads: settings.threads,
+            };
+            squashfs::write(tree, &options, watch.over(&mut *file))?;
+        }
+    }
+    // These are not written from front to back.
+    Ok(digest_of(file, watch.interrupted)?)
+}
+
+/// Gives every block of an ext4 image its place on the disk, if the spec asks for that.
+fn preallocate(plan: &Plan, staged: &Staged, size_bytes: u64) -> Result<(), BuildError> {
+    let Output::Rootfs(Filesystem {
+        kind: FilesystemKind::Ext4 {
+            preallocate: true, ..
+        },
+        ..
+    }) = plan.output
+    else {
+        return Ok(());
+    };
+    let length = i64::try_from(size_bytes).unwrap_or(i64::MAX);
+    nix::fcntl::fallocate(
+        staged.file.as_file(),
+        nix::fcntl::FallocateFlags::empty(),
+        0,
+        length,
+    )
+    .map_err(|error| staged.failed(error.into()))
+}
+
+fn digest_of(file: &mut File, interrupted: &watch::Receiver<bool>) -> io::Result<Digest> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut hashed = Hashed::new(io::sink());
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hashed.finish().1),
+            count => hashed.write_all(&chunk[..count])?,
+        }
+        stop_if(interrupted)?;
+    }
+}
+
+/// Writes `bytes` into a file beside `path`.
+pub(super) fn stage(bytes: &[u8], path: &Path) -> Result<Staged, BuildError> {
+    let mut staged = Staged {
+        file: begin(path)?,
         path: path.to_path_buf(),
-    })
+    };
+    match staged.file.write_all(bytes) {
+        Ok(()) => Ok(staged),
+        Err(source) => Err(staged.failed(source)),
+    }
+}
+
+impl Staged {
+    fn failed(&self, source: io::Error) -> BuildError {
+        BuildError::Output {
+            path: self.path.clone(),
+            source,
+        }
+    }
 }
 
 fn begin(path: &Path) -> Result<NamedTempFile, BuildError> {
@@ -139,24 +230,49 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// Shows progress, and fails when the user interrupts.
-struct Watched<'a, W> {
-    inner: W,
+/// Whom a writer tells of its progress, and who can stop it.
+#[derive(Clone, Copy)]
+struct Watch<'a> {
     progress: &'a Progress,
     interrupted: &'a watch::Receiver<bool>,
 }
 
+impl<'a> Watch<'a> {
+    fn over<W>(self, inner: W) -> Watched<'a, W> {
+        Watched { inner, watch: self }
+    }
+}
+
+/// Shows progress, and fails when the user interrupts.
+struct Watched<'a, W> {
+    inner: W,
+    watch: Watch<'a>,
+}
+
 impl<W: Write> Write for Watched<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if *self.interrupted.borrow() {
-            return Err(io::Error::other("Interrupted by the user"));
-        }
+        stop_if(self.watch.interrupted)?;
         let written = self.inner.write(bytes)?;
-        self.progress.advance(u64::try_from(written).unwrap_or(0));
+        self.watch
+            .progress
+            .advance(u64::try_from(written).unwrap_or(0));
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
+}
+
+impl<W: Seek> Seek for Watched<'_, W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+fn stop_if(interrupted: &watch::Receiver<bool>) -> io::Result<()> {
+    if *interrupted.borrow() {
+        return Err(io::Error::other("Interrupted by the user"));
+    }
+    Ok(())
 }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::directory::{self, Entry};
-use super::format::{
-    self, BLOCK_BYTES, MAX_NAME_BYTES, MAX_TARGET_BYTES, SLOT_BYTES, Summary,
-};
+use super::format::{self, BLOCK_BYTES, MAX_NAME_BYTES, MAX_TARGET_BYTES, SLOT_BYTES, Summary};
 use super::xattrs;
 use crate::image::WriteError;
 use crate::image::write_error::shown;

@@ -149,7 +149,10 @@ mod tests {
             "`/a` cannot be in such an image: its extended attribute `user.a` has more than 65535 bytes"
         );
         let error = of(&[b"user.", [b'n'; 251].as_slice()].concat(), Vec::new()).unwrap_err();
-        assert!(error.ends_with("has a name of more than 255 bytes"), "{error}");
+        assert!(
+            error.ends_with("has a name of more than 255 bytes"),
+            "{error}"
+        );
         let error = of(b"user.a\0b", Vec::new()).unwrap_err();
         assert!(error.ends_with("has a NUL in its name"), "{error}");
         let error = of(b"system.nfs4_acl", Vec::new()).unwrap_err();

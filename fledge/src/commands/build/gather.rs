@@ -1,0 +1,203 @@
+//! Gets everything that a plan names onto this machine, and notes what it was for the provenance. Places nothing.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{BuildError, Settings};
+use crate::assemble::{Downloaded, Gathered as Files};
+use crate::fetch::{Cache, Client, Fetcher, RELEASES_URL, Shipped, digest_of};
+use crate::manifest_out;
+use crate::oci::{self, Image, Keyring, Loader, Request, Source};
+use crate::plan::{FileSource, Mapping, Plan, PlannedBase, PlannedInit};
+use crate::provenance::{Input, Role};
+use crate::tree::{Content, Kind, Tree, host};
+use crate::ui::Ui;
+
+/// The version of a plugin that is built from a Dockerfile and nobody versioned, as the Go system has it.
+const FIRST_VERSION: &str = "1.0.0";
+
+/// All that was gathered.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// What goes into the image.
+    pub(super) files: Files,
+    /// What the container image says of its workload, as members of a manifest.
+    pub(super) defaults: Option<Value>,
+    /// What it was, for the provenance.
+    pub(super) inputs: Vec<Input>,
+}
+
+/// Gets all of it; what is small first, so that what is wrong there shows before a large image is pulled.
+pub(super) async fn gather(
+    plan: &Plan,
+    settings: &Settings,
+    ui: &Ui,
+    interrupted: &watch::Receiver<bool>,
+) -> Result<Gathered, BuildError> {
+    let mut gathered = Gathered::default();
+    let fetcher = Fetcher {
+        client: Client::new(interrupted.clone()),
+        cache: Cache::new(settings.cache.clone()),
+        releases_url: RELEASES_URL.to_owned(),
+        shipped: Shipped::beside(std::env::current_exe().ok().as_deref()),
+        ui,
+    };
+    if let PlannedInit::Agent(source) = &plan.init {
+        let agent = (Role::Agent, "kestrel", "--agent");
+        gathered.files.agent = Some(program(&fetcher, agent, source, &mut gathered.inputs).await?);
+    }
+    if let Some(source) = &plan.busybox {
+        let busybox = (Role::Busybox, "busybox", "--busybox");
+        gathered.files.busybox =
+            Some(program(&fetcher, busybox, source, &mut gathered.inputs).await?);
+    }
+    if let PlannedInit::Custom(path) = &plan.init {
+        gathered.inputs.push(file(Role::Init, path)?);
+    }
+    for mapping in &plan.mappings {
+        mapped(mapping, &mut gathered.inputs)?;
+    }
+    for fetch in &plan.fetches {
+        let name = fetch.path.as_str();
+        let file = fetcher.download(name, &fetch.urls, fetch.checksum).await;
+        let file = file.map_err(|source| BuildError::Download {
+            path: name.to_owned(),
+            source,
+        })?;
+        gathered.files.downloads.push(Downloaded {
+            file,
+            fetch: fetch.clone(),
+        });
+        let url = fetch.urls.first().map_or("", String::as_str);
+        gathered
+            .inputs
+            .push(Input::download(Role::Fetch, url, fetch.checksum));
+    }
+    if let Some(base) = &plan.base {
+        let loader = Loader {
+            client: &fetcher.client,
+            cache: settings.cache.clone(),
+            keyring: Keyring::from_environment(|name| std::env::var_os(name)),
+            ui,
+            interrupted: interrupted.clone(),
+        };
+        image(&loader, base, settings, &mut gathered).await?;
+    }
+    Ok(gathered)
+}
+
+async fn program(
+    fetcher: &Fetcher<'_>,
+    (role, name, flag): (Role, &'static str, &'static str),
+    source: &FileSource,
+    inputs: &mut Vec<Input>,
+) -> Result<std::path::PathBuf, BuildError> {
+    let failed = |source| BuildError::Fetch { name, flag, source };
+    let path = fetcher.fetch(name, source).await.map_err(failed)?;
+    let digest = digest_of(&path).map_err(failed)?;
+    inputs.push(match source {
+        FileSource::Download(download) => Input::download(role, &download.url, digest),
+        // Where it lies on this machine is nobody's business, and differs between machines.
+        FileSource::Host { .. } | FileSource::Release { .. } => {
+            Input::file(role, Path::new(name), digest)
+        }
+    });
+    Ok(path)
+}
+
+/// Notes the file of a mapping, or every file of its directory.
+fn mapped(mapping: &Mapping, inputs: &mut Vec<Input>) -> Result<(), BuildError> {
+    if host::look(&mapping.host).map_err(crate::assemble::AssembleError::from)? == host::Found::File
+    {
+        inputs.push(file(Role::MappedFile, &mapping.host)?);
+        return Ok(());
+    }
+    let mut tree = Tree::default();
+    host::add_directory(&mut tree, &mapping.host, &mapping.guest)
+        .map_err(crate::assemble::AssembleError::from)?;
+    for item in tree.iter() {
+        if let Kind::File(Content::Host { path, .. }) = &item.node.kind {
+            inputs.push(file(Role::MappedFile, path)?);
+        }
+    }
+    Ok(())
+}
+
+fn file(role: Role, path: &Path) -> Result<Input, BuildError> {
+    let digest = digest_of(path).map_err(|source| BuildError::Input {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(Input::file(role, path, digest))
+}
+
+/// Gets the container image, and what it says of itself.
+async fn image(
+    loader: &Loader<'_>,
+    base: &PlannedBase,
+    settings: &Settings,
+    gathered: &mut Gathered,
+) -> Result<(), BuildError> {
+    let (image, (name, version)) = match base {
+        PlannedBase::Image {
+            reference,
+            directory,
+        } => {
+            let source = Source::parse(reference, directory).map_err(oci::ImageError::from)?;
+            (loader.load(&source).await?, source.name_and_version())
+        }
+        PlannedBase::Dockerfile {
+            path,
+            context,
+            target,
+            build_args,
+        } => {
+            gathered.inputs.push(file(Role::Dockerfile, path)?);
+            let request = Request {
+                dockerfile: path.clone(),
+                context: context.clone(),
+                target: target.clone(),
+                build_args: build_args.clone(),
+                time_s: u64::from(settings.source_date_epoch_s.unwrap_or(0)),
+            };
+            let text = path.display().to_string();
+            let folder = context.canonicalize().unwrap_or_else(|_| context.clone());
+            let folder = folder.file_name().unwrap_or_default().to_string_lossy();
+            let name = oci::plugin_name(&folder);
+            (
+                loader.build(&request, &text).await?,
+                (name, FIRST_VERSION.to_owned()),
+            )
+        }
+    };
+    let Image {
+        tree,
+        config,
+        identity,
+    } = image;
+    // The path of a Dockerfile is this machine's; what it built has no name.
+    let name_of_image = match base {
+        PlannedBase::Image { .. } => identity.reference,
+        PlannedBase::Dockerfile { .. } => name.clone(),
+    };
+    let digest = identity.manifest.unwrap_or(identity.config);
+    gathered.inputs.push(Input {
+        role: Role::ImageManifest,
+        name: name_of_image,
+        url: None,
+        digest,
+    });
+    gathered
+        .inputs
+        .extend(identity.layers.into_iter().map(|digest| Input {
+            role: Role::ImageLayer,
+            name: digest.to_string(),
+            url: None,
+            digest,
+        }));
+    gathered.defaults = Some(manifest_out::defaults(&config, &name, &version));
+    gathered.files.image = Some(tree);
+    Ok(())
+}
