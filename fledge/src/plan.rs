@@ -342,7 +342,7 @@ mod tests {
     fn artifacts_are_named_after_their_images() {
         for (image, expected) in [
             ("nginx:alpine", "nginx.squashfs"),
-            ("host:5000/team/App:1", "app.squashfs"),
+            ("host:5000/team/app:1", "app.squashfs"),
             ("oci:build/image:latest", "image.squashfs"),
         ] {
             let spec = format!(

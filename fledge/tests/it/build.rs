@@ -18,7 +18,11 @@ fn a_plugin_is_built_with_its_manifest() {
     assert_eq!(
         stdout,
         format!(
-            "plugin.cpio.gz: 3 files, {} bytes, {digest}\nplugin.cpio.gz.manifest.json: its manifest\n",
+            "plugin.cpio.gz: 3 files, {} bytes, {digest}\n\
+             plugin.cpio.gz.manifest.json: its manifest\n\
+             plugin.cpio.gz.sbom.json: its bill of materials\n\
+             plugin.cpio.gz.provenance.json: its provenance\n\
+             boot budget: initramfs, not compressed: about 0 ms to unpack, 1 MiB of each VM's memory, 1 MiB while it boots\n",
             artifact.len()
         )
     );

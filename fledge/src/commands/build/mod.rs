@@ -82,7 +82,7 @@ pub async fn run(
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok::<(Artifact, Sbom), BuildError>((artifact?, sbom?))
     })?;
-    budget::judge(&tree, &plan.output, &settings.limits, ui)?;
+    let budget = budget::judge(&tree, &plan.output, &settings.limits, ui)?;
     let mut beside = Vec::new();
     if let Some(template) = &template {
         let manifest = template.compose(&path, Some(artifact.digest), &plan.output)?;
@@ -111,6 +111,7 @@ pub async fn run(
         let path = staged.publish()?;
         ui.result(&format!("{}: {}", path.display(), sidecars::what(&path)));
     }
+    ui.result(&budget);
     if template.is_none() {
         ui.note("no manifest was written: name the plugin in a `manifest.toml`, or give a manifest with --manifest");
     }
