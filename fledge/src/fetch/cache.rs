@@ -42,7 +42,7 @@ impl Cache {
     }
 
     /// The file with this digest, if it is there. One that was damaged is removed.
-    pub(super) fn find(&self, digest: Digest) -> Result<Option<PathBuf>, FetchError> {
+    pub(crate) fn find(&self, digest: Digest) -> Result<Option<PathBuf>, FetchError> {
         self.hold()?;
         let path = self.path(digest);
         match digest_of(&path) {
@@ -59,6 +59,22 @@ impl Cache {
         }
     }
 
+    /// The file with this digest, if it is there and has `size_bytes`. It is not hashed: whoever reads it does that.
+    pub(crate) fn find_unhashed(
+        &self,
+        digest: Digest,
+        size_bytes: u64,
+    ) -> Result<Option<PathBuf>, FetchError> {
+        self.hold()?;
+        let path = self.path(digest);
+        let is_there = fs_err::metadata(&path).is_ok_and(|metadata| metadata.len() == size_bytes);
+        if !is_there {
+            return Ok(None);
+        }
+        cache::touch(&path);
+        Ok(Some(path))
+    }
+
     /// A file to download into; it vanishes unless it is kept.
     pub(super) fn begin(&self) -> Result<Partial, FetchError> {
         let (file, path) = tempfile::Builder::new()
@@ -71,7 +87,7 @@ impl Cache {
     }
 
     /// What was downloaded so far of the file with this digest. It stays until the file is whole.
-    pub(super) fn resume(&self, digest: Digest) -> Result<Partial, FetchError> {
+    pub(crate) fn resume(&self, digest: Digest) -> Result<Partial, FetchError> {
         let path = self.make("partial")?.join(digest.to_hex());
         match Partial::open(&path).map_err(|source| self.error(source))? {
             Some(partial) => Ok(partial),
@@ -81,7 +97,7 @@ impl Cache {
     }
 
     /// Keeps a file under its digest.
-    pub(super) fn keep(&self, partial: Partial, digest: Digest) -> Result<PathBuf, FetchError> {
+    pub(crate) fn keep(&self, partial: Partial, digest: Digest) -> Result<PathBuf, FetchError> {
         self.make("sha256")?;
         let path = self.path(digest);
         partial.keep(&path).map_err(|source| self.error(source))?;
@@ -95,7 +111,8 @@ impl Cache {
         Ok(directory)
     }
 
-    fn path(&self, digest: Digest) -> PathBuf {
+    /// Where the file with this digest is, if it is there.
+    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
         self.directory.join("sha256").join(digest.to_hex())
     }
 

@@ -16,7 +16,7 @@ use common::error_chain::Chain;
 use crate::plan::FileSource;
 use crate::ui::Ui;
 
-use partial::Partial;
+pub(crate) use partial::Partial;
 
 pub use cache::Cache;
 pub(crate) use cache::digest_of;

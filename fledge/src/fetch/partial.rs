@@ -18,7 +18,7 @@ const MAX_VALIDATOR_BYTES: u64 = 16 * 1024;
 
 /// A file that is being downloaded.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub(crate) struct Partial {
     file: File,
     place: Place,
     hash: Sha256,
@@ -95,7 +95,7 @@ impl Partial {
     }
 
     /// How much there is.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -110,18 +110,18 @@ impl Partial {
     }
 
     /// The digest of what there is.
-    pub(super) fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         Digest::from_bytes(self.hash.clone().finalize().into())
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.count(bytes);
         Ok(())
     }
 
     /// Throws away what there is.
-    pub(super) fn restart(&mut self) -> io::Result<()> {
+    pub(crate) fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         self.hash = Sha256::new();

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::command::{CommandError, Output, Programs, Run};
+use crate::cache::TEMPORARY_PREFIX;
 use crate::ui::Ui;
 
 /// How long a builder may take to say whether it works.
@@ -130,7 +131,7 @@ impl Build<'_> {
         let make_room = || {
             fs_err::create_dir_all(self.directory)?;
             tempfile::Builder::new()
-                .prefix(".build-")
+                .prefix(TEMPORARY_PREFIX)
                 .tempdir_in(self.directory)
         };
         let room = make_room().map_err(|source| DockerfileError::Room {

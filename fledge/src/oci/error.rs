@@ -141,9 +141,11 @@ fn registry_code(error: &RegistryError) -> ExitCode {
         }
         RegistryError::NotFound { .. } => ExitCode::NotFound,
         RegistryError::Digest { .. } | RegistryError::Size { .. } => ExitCode::Verification,
-        RegistryError::Cache { source, .. } => io_code(source),
+        RegistryError::Write { source, .. }
+        | RegistryError::Cache(FetchError::Cache { source, .. }) => io_code(source),
         RegistryError::Interrupted => ExitCode::Interrupted,
-        RegistryError::Unauthorized { .. }
+        RegistryError::Cache(_)
+        | RegistryError::Unauthorized { .. }
         | RegistryError::Status { .. }
         | RegistryError::Login { .. }
         | RegistryError::Pin { .. }

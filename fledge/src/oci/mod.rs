@@ -38,7 +38,8 @@ use self::local::Engines;
 use self::registry::Registry;
 use self::spool::Workplace;
 use self::store::Stored;
-use crate::fetch::Client;
+use crate::cache::TEMPORARY_PREFIX;
+use crate::fetch::{Cache, Client};
 use crate::tree::Tree;
 use crate::ui::Ui;
 
@@ -179,7 +180,7 @@ impl Loader<'_> {
         let archive = fs_err::create_dir_all(&self.cache)
             .and_then(|()| {
                 tempfile::Builder::new()
-                    .prefix(".save-")
+                    .prefix(TEMPORARY_PREFIX)
                     .tempfile_in(&self.cache)
             })
             .map_err(room)?;
@@ -192,7 +193,8 @@ impl Loader<'_> {
     async fn pull(&self, reference: &Reference, text: &str) -> Result<Image, ImageError> {
         let credentials = self.keyring.find(reference, &self.interrupted).await?;
         let http = self.client.http().map_err(ImageError::Http)?.clone();
-        let registry = Registry::new(http, reference.clone(), credentials, &self.cache);
+        let cache = Cache::new(self.cache.clone());
+        let registry = Registry::new(http, reference.clone(), credentials, cache);
         self.ui.detail(&format!("{reference}: from its registry"));
         let stored = registry.pull(self.ui).await?;
         match self.unpacked(stored, text).await {

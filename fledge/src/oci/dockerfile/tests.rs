@@ -46,7 +46,7 @@ impl Setup {
         text.lines()
             .map(|line| {
                 let line = line.replace(&here, "HERE");
-                match line.split_once(".build-") {
+                match line.split_once(TEMPORARY_PREFIX) {
                     Some((before, after)) => format!("{before}ROOM{}", &after[6..]),
                     None => line,
                 }

@@ -1,16 +1,13 @@
 //! Downloads one blob into the cache: goes on where it broke off, and keeps nothing that has another digest.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::digest::Digest;
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 
-use super::partial::Partial;
 use super::{Registry, RegistryError};
-use crate::image::hashed::Hashed;
+use crate::fetch::Partial;
 use crate::oci::descriptor::Descriptor;
 use crate::ui::Progress;
 
@@ -20,11 +17,6 @@ const MAX_ATTEMPTS: u32 = 4;
 /// How long it waits before the second attempt; twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(300);
 
-/// Where the cache has the blob.
-pub(super) fn path(cache: &Path, digest: Digest) -> PathBuf {
-    cache.join("sha256").join(digest.to_hex())
-}
-
 /// Makes sure that the blob is in the cache. One that is there is not hashed: whoever reads it does that.
 pub(super) async fn download(
     registry: &Registry,
@@ -32,52 +24,39 @@ pub(super) async fn download(
     progress: &Progress,
 ) -> Result<(), RegistryError> {
     let cache = &registry.shared.cache;
-    let path = path(cache, blob.digest);
-    if fs_err::metadata(&path).is_ok_and(|metadata| metadata.len() == blob.size) {
+    let path = cache.path(blob.digest);
+    if cache.find_unhashed(blob.digest, blob.size)?.is_some() {
         progress.advance(blob.size);
         return Ok(());
     }
-    let cached = |source: io::Error| RegistryError::Cache {
-        path: cache.clone(),
+    let written = |source: io::Error| RegistryError::Write {
+        path: path.clone(),
         source,
     };
-    let directory = path.parent().unwrap_or(cache);
-    let mut partial = Partial::open(directory, blob.digest, blob.size).map_err(cached)?;
+    let mut partial = cache.resume(blob.digest)?;
+    if partial.bytes() > blob.size {
+        partial.restart().map_err(written)?;
+    }
     let is_resumed = partial.bytes() > 0;
     progress.advance(partial.bytes());
     fill(registry, blob, &mut partial, progress).await?;
     if partial.digest() != blob.digest && is_resumed {
         // What was there before may have been damaged.
-        partial.restart().map_err(cached)?;
+        partial.restart().map_err(written)?;
         fill(registry, blob, &mut partial, progress).await?;
     }
     let found = partial.digest();
     if found == blob.digest {
-        return partial.keep(&path).map_err(cached);
+        cache.keep(partial, blob.digest)?;
+        return Ok(());
     }
-    partial.discard().map_err(cached)?;
+    // What is empty does not stay.
+    partial.restart().map_err(written)?;
     Err(RegistryError::Digest {
         what: "blob",
         image: registry.image(),
         expected: blob.digest,
         found,
-    })
-}
-
-/// Removes the blob from the cache unless it is what its name says.
-pub(super) fn forget_damaged(cache: &Path, digest: Digest) -> Result<(), RegistryError> {
-    let path = path(cache, digest);
-    let mut hashed = Hashed::new(io::sink());
-    let copied = fs_err::File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hashed));
-    let removed = match copied {
-        Ok(_) if hashed.finish().1 != digest => fs_err::remove_file(&path),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    };
-    removed.map_err(|source| RegistryError::Cache {
-        path: cache.to_path_buf(),
-        source,
     })
 }
 
@@ -124,8 +103,8 @@ async fn try_fill(
     if have == blob.size && have > 0 {
         return Ok(());
     }
-    let cached = |source: io::Error| RegistryError::Cache {
-        path: registry.shared.cache.clone(),
+    let written = |source: io::Error| RegistryError::Write {
+        path: registry.shared.cache.path(blob.digest),
         source,
     };
     let wrong_size = || RegistryError::Size {
@@ -139,7 +118,7 @@ async fn try_fill(
         .await?;
     if from.is_some() && !continues(&response, have) {
         // This server begins from the start, or somewhere else.
-        partial.restart().map_err(cached)?;
+        partial.restart().map_err(written)?;
         if response.status() != StatusCode::OK {
             return Err(wrong_size());
         }
@@ -151,10 +130,10 @@ async fn try_fill(
         };
         let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
         if length > blob.size - partial.bytes() {
-            partial.restart().map_err(cached)?;
+            partial.restart().map_err(written)?;
             return Err(wrong_size());
         }
-        partial.append(&chunk).map_err(cached)?;
+        partial.push(&chunk).map_err(written)?;
         progress.advance(length);
     }
     if partial.bytes() == blob.size {

@@ -6,6 +6,7 @@ use common::digest::Digest;
 use oci_client::errors::OciDistributionError;
 use reqwest::StatusCode;
 
+use crate::fetch::FetchError;
 use crate::oci::descriptor::DescriptorError;
 
 /// An image that a registry does not give.
@@ -103,9 +104,12 @@ pub enum RegistryError {
         #[source]
         source: DescriptorError,
     },
-    /// The cache cannot be written.
-    #[error("Cannot use the cache `{}`", path.display())]
-    Cache {
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] FetchError),
+    /// A blob in the cache cannot be written or removed.
+    #[error("Cannot keep the layer `{}`", path.display())]
+    Write {
         /// Its path.
         path: PathBuf,
         /// Why.

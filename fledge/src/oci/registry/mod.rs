@@ -5,12 +5,11 @@
 
 mod blobs;
 mod error;
-mod partial;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use super::descriptor::{
 };
 use super::store::Stored;
 use super::unpack::StoredLayer;
+use crate::fetch::Cache;
 use crate::tree::Content;
 use crate::ui::{Progress, Ui};
 
@@ -72,7 +72,7 @@ struct Shared {
     base_url: String,
     credentials: Option<Credentials>,
     authorization: Mutex<Authorization>,
-    cache: PathBuf,
+    cache: Cache,
 }
 
 impl std::fmt::Debug for Registry {
@@ -85,12 +85,12 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// The registry of `reference`, whose layers are kept in `cache` by their digests.
+    /// The registry of `reference`, whose layers are kept in `cache`.
     pub(super) fn new(
         http: reqwest::Client,
         reference: Reference,
         credentials: Option<Credentials>,
-        cache: &Path,
+        cache: Cache,
     ) -> Self {
         let registry = reference.resolve_registry();
         let scheme = if is_loopback(registry) {
@@ -106,7 +106,7 @@ impl Registry {
                 base_url,
                 credentials,
                 authorization: Mutex::new(Authorization::None),
-                cache: cache.to_path_buf(),
+                cache,
             }),
         }
     }
@@ -148,9 +148,11 @@ impl Registry {
         let cache = self.shared.cache.clone();
         let cleaning = tokio::task::spawn_blocking(move || {
             let mut layers = manifest.layers.iter();
-            layers.try_for_each(|layer| blobs::forget_damaged(&cache, layer.digest))
+            // It removes what it finds damaged.
+            layers.try_for_each(|layer| cache.find(layer.digest).map(drop))
         });
-        cleaning.await.map_err(|_| RegistryError::Interrupted)?
+        let cleaned = cleaning.await.map_err(|_| RegistryError::Interrupted)?;
+        Ok(cleaned?)
     }
 
     async fn layers(
@@ -162,7 +164,7 @@ impl Registry {
         let mut downloads = JoinSet::new();
         let mut paths: Vec<PathBuf> = Vec::with_capacity(layers.len());
         for layer in layers {
-            let path = blobs::path(&self.shared.cache, layer.digest);
+            let path = self.shared.cache.path(layer.digest);
             // The same layer twice is downloaded once.
             if !paths.contains(&path) {
                 let (registry, layer) = (self.clone(), layer.clone());
