@@ -1,6 +1,6 @@
 //! Image formats and what they are made of. Each format is written from a [`crate::tree::Tree`]; none touches the network.
 
-pub mod compress;
+pub mod compression;
 pub mod cpio;
 pub mod deflate;
 pub mod elf;
@@ -14,5 +14,6 @@ pub mod squashfs;
 #[cfg(test)]
 mod testing;
 mod write_error;
+pub mod zstd;
 
 pub use write_error::WriteError;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{BuildError, Settings};
 use crate::image::hashed::Hashed;
-use crate::image::{WriteError, compress, erofs, ext4, initramfs, squashfs};
+use crate::image::{WriteError, compression, erofs, ext4, initramfs, squashfs};
 use crate::plan::Plan;
 use crate::tree::Tree;
 use crate::ui::{Progress, Ui};
@@ -82,7 +82,7 @@ pub(super) fn pack(
     let packed = match plan.output {
         Output::Initramfs { compression } => {
             let hashed = Hashed::new(file.as_file_mut());
-            let packed = compress::compress(hashed, compression, settings.threads, |input| {
+            let packed = compression::compress(hashed, compression, settings.threads, |input| {
                 initramfs::write(tree, watch.over(input)).map(drop)
             });
             packed.map(Hashed::finish).map(|(_, digest)| digest)

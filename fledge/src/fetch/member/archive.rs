@@ -11,6 +11,7 @@ use lzma_rust2::XzReader;
 
 use super::names::Names;
 use super::{MAX_MEMBERS, MAX_UNPACKED_BYTES, MemberError, tar, zip};
+use crate::image::zstd;
 use crate::tree::TreeError;
 
 /// How much is read at once, in bytes: large enough that the system calls do not count.
@@ -18,9 +19,6 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// The most memory for unpacking xz, in KiB: `xz -9` needs 65 MiB.
 const MAX_XZ_KIB: u32 = 256 * 1024;
-
-/// The largest window of zstd, as its logarithm: 128 MiB, which is what `zstd -d` takes without being asked.
-const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
 /// What the members are and hold, one after the other.
 pub(super) trait Visitor {
@@ -111,12 +109,7 @@ impl<'a> Archive<'a> {
         } else if start.starts_with(b"\xfd7zXZ\0") {
             Box::new(XzReader::new_mem_limit(file, true, MAX_XZ_KIB))
         } else if start.starts_with(b"\x28\xb5\x2f\xfd") {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(file)
-                .map_err(|source| self.broken(source))?;
-            decoder
-                .window_log_max(MAX_ZSTD_WINDOW_LOG)
-                .map_err(|source| self.broken(source))?;
-            Box::new(decoder)
+            Box::new(zstd::reader(file).map_err(|source| self.broken(source))?)
         } else {
             Box::new(file)
         })
