@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use common::digest::Digest;
 use flate2::bufread::GzDecoder;
 use fledge::image::cpio::{Entry, Kind, Limits, ReadError, read_entries};
+use fledge::image::zstd;
 use uuid::Uuid;
 
 /// The largest unpacked image unless configured otherwise, in bytes. It is unpacked into a guest's memory three times over, so more
@@ -23,8 +24,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const PARTIAL: &str = ".partial";
 
 /// Formats that are not read, by what their files begin with, so that a refusal can name them.
-const OTHER_FORMATS: [(&[u8], &str); 8] = [
-    (b"\x28\xb5\x2f\xfd", "zstd"),
+const OTHER_FORMATS: [(&[u8], &str); 7] = [
     (b"\xfd7zXZ\0", "xz"),
     (b"BZh", "bzip2"),
     (b"\x04\x22\x4d\x18", "lz4"),
@@ -38,17 +38,25 @@ const OTHER_FORMATS: [(&[u8], &str); 8] = [
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Empty, or nothing that is known.
-    #[error("It is neither a cpio archive of format newc nor one that is compressed with gzip")]
+    #[error(
+        "It is neither a cpio archive of format newc nor one that is compressed with gzip or zstd"
+    )]
     Unknown,
     /// A format that Linux or others know, and we do not read.
-    #[error("It is {format}, not a cpio archive that is compressed with gzip or not at all")]
+    #[error("It is {format}, not a cpio archive that is compressed with gzip, zstd or not at all")]
     OtherFormat {
         /// The format's name.
         format: &'static str,
     },
     /// Broken compression, or something else behind it.
-    #[error("Its gzip data is broken")]
-    Gzip(#[source] io::Error),
+    #[error("Its {format} data is broken")]
+    Compression {
+        /// The compression's name.
+        format: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Not an archive, cut off, too large, or something else behind it.
     #[error("Its archive is refused")]
     Archive(#[source] ReadError),
@@ -149,6 +157,7 @@ impl Images {
             source,
         };
         let source = open_artifact(file)?;
+        let format = source.format();
         let out = fs_err::OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -176,8 +185,8 @@ impl Images {
         match read {
             Ok(_) => {}
             // What the decompressor says is about the compression; what the disk says is not about the artifact.
-            Err(ReadError::Input(source)) if is_about_content(&source) => {
-                return Err(ImageError::Gzip(source));
+            Err(ReadError::Input(source)) if is_about_content(&source, format) => {
+                return Err(ImageError::Compression { format, source });
             }
             Err(ReadError::Input(source)) => return Err(unread(source)),
             Err(error) => return Err(ImageError::Archive(error)),
@@ -223,24 +232,11 @@ fn open_artifact(file: &Path) -> Result<Source, ImageError> {
         source,
     };
     let artifact = fs_err::File::open(file).map_err(unread)?;
-    let mut artifact = BufReader::with_capacity(BUFFER_BYTES, artifact.into_file());
-    let start = artifact.fill_buf().map_err(unread)?;
-    if start.starts_with(&GZIP_MAGIC) {
-        return Ok(Source::Gzip(Box::new(Members {
-            decoder: Some(GzDecoder::new(artifact)),
-        })));
-    }
-    if start.starts_with(b"070701") {
-        return Ok(Source::Plain(artifact));
-    }
-    let other = OTHER_FORMATS
-        .iter()
-        .find(|(magic, _)| start.starts_with(magic));
-    Err(
-        other.map_or(ImageError::Unknown, |(_, format)| ImageError::OtherFormat {
-            format,
-        }),
-    )
+    let artifact = BufReader::with_capacity(BUFFER_BYTES, artifact.into_file());
+    Source::new(artifact).map_err(|refusal| match refusal {
+        Refusal::Format(error) => error,
+        Refusal::Read(source) => unread(source),
+    })
 }
 
 /// Whether the file at `image` is what the artifact in `file` unpacks to. An artifact that does not unpack is an image's original never.
@@ -250,12 +246,18 @@ fn is_unpacked(image: &Path, file: &Path) -> Result<bool, ImageError> {
         source,
     };
     let mut artifact = open_artifact(file)?;
+    let format = artifact.format();
     let mut image_file = fs_err::File::open(image).map_err(|source| unread(image, source))?;
     let (mut expected, mut found) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
     loop {
         let count = match artifact.read(&mut expected) {
             Ok(count) => count,
-            Err(error) if is_about_content(&error) => return Err(ImageError::Gzip(error)),
+            Err(error) if is_about_content(&error, format) => {
+                return Err(ImageError::Compression {
+                    format,
+                    source: error,
+                });
+            }
             Err(error) => return Err(unread(file, error)),
         };
         // At the end one byte more, which must not be there.
@@ -270,12 +272,13 @@ fn is_unpacked(image: &Path, file: &Path) -> Result<bool, ImageError> {
     }
 }
 
-/// Kinds that flate2 and [`Members`] use for broken data; the file system uses others.
-fn is_about_content(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-    )
+/// What flate2 and [`Members`] use for broken data, and the file system does not. The library of zstd has one kind for everything; a
+/// disk that cannot be read gives its errors a number.
+fn is_about_content(error: &io::Error, format: &str) -> bool {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => true,
+        _ => format == ZSTD && error.raw_os_error().is_none(),
+    }
 }
 
 fn check_init(init: Option<&Entry>) -> Result<(), ImageError> {
@@ -298,9 +301,57 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 type Artifact = BufReader<std::fs::File>;
 
+/// The zstd magic, RFC 8878 §3.1.1.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// What zstd is called in messages.
+const ZSTD: &str = "zstd";
+
 enum Source {
     Plain(Artifact),
     Gzip(Box<Members>),
+    Zstd(Box<dyn Read>),
+}
+
+/// Why an artifact is not even begun.
+enum Refusal {
+    Format(ImageError),
+    Read(io::Error),
+}
+
+impl Source {
+    fn new(mut artifact: Artifact) -> Result<Self, Refusal> {
+        let start = artifact.fill_buf().map_err(Refusal::Read)?;
+        if start.starts_with(&GZIP_MAGIC) {
+            return Ok(Self::Gzip(Box::new(Members {
+                decoder: Some(GzDecoder::new(artifact)),
+            })));
+        }
+        if start.starts_with(&ZSTD_MAGIC) {
+            let reader = zstd::reader(artifact).map_err(Refusal::Read)?;
+            return Ok(Self::Zstd(Box::new(reader)));
+        }
+        if start.starts_with(b"070701") {
+            return Ok(Self::Plain(artifact));
+        }
+        let other = OTHER_FORMATS
+            .iter()
+            .find(|(magic, _)| start.starts_with(magic));
+        Err(Refusal::Format(
+            other.map_or(ImageError::Unknown, |(_, format)| ImageError::OtherFormat {
+                format,
+            }),
+        ))
+    }
+
+    /// What it is compressed with, for messages.
+    fn format(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "archive",
+            Self::Gzip(_) => "gzip",
+            Self::Zstd(_) => ZSTD,
+        }
+    }
 }
 
 impl Read for Source {
@@ -308,6 +359,7 @@ impl Read for Source {
         match self {
             Self::Plain(artifact) => artifact.read(buffer),
             Self::Gzip(members) => members.read(buffer),
+            Self::Zstd(frames) => frames.read(buffer),
         }
     }
 }

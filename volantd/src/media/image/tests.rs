@@ -33,6 +33,13 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn zstd(plain: &[u8]) -> Vec<u8> {
+    zstd::compress(Vec::new(), std::num::NonZeroUsize::MIN, |input| {
+        input.write_all(plain)
+    })
+    .unwrap()
+}
+
 struct Place {
     temp: tempfile::TempDir,
     images: Images,
@@ -68,7 +75,15 @@ fn every_way_to_pack_gives_the_same_image() {
     let plain = good();
     let two_members = [gzip(&plain[..1000]), gzip(&plain[1000..])].concat();
     let padded = [gzip(&plain), vec![0; 700]].concat();
-    for artifact in [plain.clone(), gzip(&plain), two_members, padded] {
+    let two_frames = [zstd(&plain[..1000]), zstd(&plain[1000..])].concat();
+    for artifact in [
+        plain.clone(),
+        gzip(&plain),
+        two_members,
+        padded,
+        zstd(&plain),
+        two_frames,
+    ] {
         let place = Place::new(MAX_IMAGE_BYTES);
         let image = place.prepare(&artifact).unwrap();
         assert_eq!(fs_err::read(&image).unwrap(), plain);
@@ -92,6 +107,7 @@ fn an_image_is_prepared_once() {
 #[test]
 fn bad_artifacts_are_refused_with_the_reason() {
     let good_gzip = gzip(&good());
+    let good_zstd = zstd(&good());
     let mut bad_checksum = good_gzip.clone();
     let crc = bad_checksum.len() - 8;
     bad_checksum[crc] ^= 1;
@@ -100,7 +116,16 @@ fn bad_artifacts_are_refused_with_the_reason() {
     let table = [
         (Vec::new(), "neither a cpio archive"),
         (b"hello".to_vec(), "neither a cpio archive"),
-        (b"\x28\xb5\x2f\xfd....".to_vec(), "It is zstd"),
+        (b"\x28\xb5\x2f\xfd....".to_vec(), "Its zstd data is broken"),
+        (
+            good_zstd[..good_zstd.len() - 1].to_vec(),
+            "Its zstd data is broken",
+        ),
+        (
+            [&good_zstd[..], b"junk"].concat(),
+            "Its zstd data is broken",
+        ),
+        (zstd(b"hello world"), "no cpio header"),
         (b"\xfd7zXZ\0....".to_vec(), "It is xz"),
         (b"070707....".to_vec(), "old cpio format"),
         (gzip(b"hello world"), "no cpio header"),
