@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Spool;
 use super::cpio::{CpioError, read_cpio};
+use super::erofs::{ErofsError, read_erofs};
 use crate::image::cpio::Limits;
 use crate::image::hashed::Hashed;
 use crate::tree::Tree;
@@ -102,7 +103,7 @@ pub enum InspectError {
     },
     /// It has none of the formats.
     #[error(
-        "`{}` is no artifact: it is neither a cpio archive (plain, gzip or zstd) nor an EROFS, ext4 or squashfs image",
+        "`{}` is no artifact: it is neither a cpio archive (plain, gzip or zstd) nor a file system image",
         path.display()
     )]
     UnknownFormat {
@@ -117,6 +118,24 @@ pub enum InspectError {
         /// Why.
         #[source]
         source: CpioError,
+    },
+    /// Its EROFS image is refused.
+    #[error("Cannot look into `{}`", path.display())]
+    Erofs {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ErofsError,
+    },
+    /// It is an image that only others read.
+    #[error(
+        "`{}` is an ext4 or squashfs image, which is not looked into here: use debugfs or unsquashfs",
+        path.display()
+    )]
+    Closed {
+        /// Its path.
+        path: PathBuf,
     },
     /// There is no room for its contents.
     #[error("Cannot make a temporary file for what is in the artifact")]
@@ -162,8 +181,14 @@ pub fn read(path: &Path) -> Result<Artifact, InspectError> {
                 source,
             },
         })?,
-        Format::Erofs | Format::Ext4 | Format::Squashfs => {
-            return Err(InspectError::UnknownFormat { path: owned() });
+        Format::Erofs => {
+            read_erofs(file.into_parts().0, size_bytes).map_err(|source| InspectError::Erofs {
+                path: owned(),
+                source,
+            })?
+        }
+        Format::Ext4 | Format::Squashfs => {
+            return Err(InspectError::Closed { path: owned() });
         }
     };
     Ok(Artifact {

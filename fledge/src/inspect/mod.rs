@@ -6,6 +6,8 @@ pub mod cpio;
 #[cfg(feature = "cli")]
 pub mod differences;
 #[cfg(feature = "cli")]
+pub mod erofs;
+#[cfg(feature = "cli")]
 pub mod report;
 mod spool;
 
