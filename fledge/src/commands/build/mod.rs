@@ -57,9 +57,11 @@ pub async fn run(
         template.compose(&path, None, &plan.output)?;
     }
     let manifest_path = manifest_out::path_beside(&path);
-    output::check(&path)?;
-    output::check(&manifest_path)?;
-    for path in sidecars::paths(&path) {
+    let documents = sidecars::paths(&path);
+    for path in [path.clone(), manifest_path.clone()]
+        .into_iter()
+        .chain(documents)
+    {
         output::check(&path)?;
     }
 
