@@ -105,7 +105,7 @@ mod tests {
         for length in [0, 1, 4096, 4097] {
             let json = vec![b'x'; length];
             let disk = on_disk(json.clone());
-            assert!(!disk.is_empty() && disk.len() % DISK_BLOCK_BYTES == 0);
+            assert!(!disk.is_empty() && disk.len().is_multiple_of(DISK_BLOCK_BYTES));
             assert_eq!(from_disk(&disk), json);
         }
         assert!(on_disk(vec![b'x'; MAX_GUEST_CONFIG_BYTES]).len() <= MAX_CONFIG_DISK_BYTES);

@@ -195,7 +195,7 @@ fn is_erofs(superblock: &&[u8]) -> bool {
     u32_at(superblock, 0) == 0xe0f5_e1e2
 }
 
-/// `struct erofs_super_block` and its flags: Linux fs/erofs/erofs_fs.h.
+/// `struct erofs_super_block` and its flags: Linux `fs/erofs/erofs_fs.h`.
 fn erofs(superblock: &[u8], usable_bytes: u64) -> Result<(), &'static str> {
     /// `COMPR_CFGS`, `ZTAILPACKING`, `FRAGMENTS`: only compressed images have them.
     const COMPRESSED: u32 = 0x02 | 0x10 | 0x20;
@@ -257,7 +257,7 @@ fn ext4(superblock: &[u8], usable_bytes: u64) -> Result<(), &'static str> {
     }
 }
 
-/// `struct squashfs_super_block` and the numbers of compressors: Linux fs/squashfs/squashfs_fs.h.
+/// `struct squashfs_super_block` and the numbers of compressors: Linux `fs/squashfs/squashfs_fs.h`.
 fn squashfs(superblock: &[u8], usable_bytes: u64) -> Result<(), &'static str> {
     /// `ZLIB_COMPRESSION`, `XZ_COMPRESSION`, `LZ4_COMPRESSION`, `ZSTD_COMPRESSION`: those of xtask/kernel/guest.config.
     const COMPRESSORS: [u16; 4] = [1, 4, 5, 6];

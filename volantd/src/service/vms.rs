@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::api::{CreateVm, SystemSummary, Vm, VmStatus};
+use common::manifest::Manifest;
 use common::name::Name;
 
 use super::{ErrorKind, Service, ServiceError};
@@ -44,18 +45,7 @@ impl Service {
     ) -> Result<NewVm, ServiceError> {
         let mut manifest = plugin.manifest;
         if let Some(ephemeral) = request.ephemeral {
-            match &mut manifest.rootfs {
-                Some(rootfs) => rootfs.ephemeral = ephemeral,
-                // What a guest without a root file system writes is in its memory anyway.
-                None if ephemeral => {}
-                None => {
-                    let detail = format!(
-                        "The plugin `{}` boots an initramfs: what its VMs write is in memory and cannot be kept",
-                        plugin.name
-                    );
-                    return Err(ServiceError::field("/ephemeral", detail));
-                }
-            }
+            choose_layer(&mut manifest, ephemeral)?;
         }
         if request
             .runtime
@@ -245,6 +235,23 @@ impl Service {
             enabled_plugins: plugins.iter().filter(|plugin| plugin.enabled).count(),
         })
     }
+}
+
+/// Whether what the guest writes is lost when it stops, as its creator asks.
+fn choose_layer(manifest: &mut Manifest, ephemeral: bool) -> Result<(), ServiceError> {
+    match &mut manifest.rootfs {
+        Some(rootfs) => rootfs.ephemeral = ephemeral,
+        // What a guest without a root file system writes is in its memory anyway.
+        None if ephemeral => {}
+        None => {
+            let detail = format!(
+                "The plugin `{}` boots an initramfs: what its VMs write is in memory and cannot be kept",
+                manifest.name
+            );
+            return Err(ServiceError::field("/ephemeral", detail));
+        }
+    }
+    Ok(())
 }
 
 impl From<MachineError> for ServiceError {

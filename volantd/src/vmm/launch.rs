@@ -15,7 +15,7 @@ use super::process::{Ending, LOG_FILE, Process, Spawn};
 use super::sys::End;
 use super::{Daemon, socket, stderr};
 use crate::machine::ports::{
-    Accelerator, BootMedia, Disk, InstanceRecord, Launch, StepError, VmmKind,
+    Accelerator, BootMedia, Disk, DiskAccess, InstanceRecord, Launch, StepError, VmmKind,
 };
 
 /// How long a failed call waits for the end of its process, which explains more than a broken connection does; and an ended process for an
@@ -63,6 +63,7 @@ impl Order<'_> {
         files: Vec<(OwnedFd, RawFd)>,
         kind: VmmKind,
     ) -> Result<Process, StepError> {
+        let disk_bytes = self.disk_bytes()?;
         Process::spawn(Spawn {
             program: self.program,
             args,
@@ -71,8 +72,24 @@ impl Order<'_> {
             instance: &self.launch.instance,
             state_root: &self.daemon.state_root,
             log: self.launch.paths.state_dir.join(LOG_FILE),
+            disk_bytes,
         })
         .map_err(|error| StepError::caused(format!("Cannot start {}", title(kind)), error))
+    }
+
+    /// The size of the largest disk that the guest writes on, in bytes.
+    fn disk_bytes(&self) -> Result<u64, StepError> {
+        let writable = self
+            .media
+            .disks
+            .iter()
+            .filter(|disk| disk.access == DiskAccess::ReadWrite);
+        let mut sizes = writable.map(|disk| {
+            fs::metadata(&disk.path)
+                .map(|found| found.len())
+                .map_err(|error| StepError::caused("The VM's disk is missing", error))
+        });
+        sizes.try_fold(0, |largest, size| Ok(size?.max(largest)))
     }
 
     /// The record of the process that was started.

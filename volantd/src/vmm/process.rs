@@ -22,7 +22,8 @@ use super::sys::End;
 use super::{stderr, sys};
 use crate::task;
 
-/// The most that a VMM may write to its log, in bytes. A guest can provoke warnings without end; its host's disk is not its to fill.
+/// The most that a VMM may write to its log, in bytes. A guest can provoke warnings without end; its host's disk is not its to fill. One
+/// with a writable disk has the room of that anyway, and the kernel knows one limit for all files: see [`Spawn::disk_bytes`].
 const LOG_BYTES: u64 = 1024 * 1024;
 
 /// How long a process may take to vanish after SIGKILL: only a stuck kernel call takes longer than a moment.
@@ -95,6 +96,8 @@ pub(super) struct Spawn<'a> {
     pub(super) state_root: &'a Path,
     /// Where its output goes.
     pub(super) log: PathBuf,
+    /// The size of the largest file that it must be able to write as a whole, in bytes.
+    pub(super) disk_bytes: u64,
 }
 
 /// How a process ended.
@@ -153,7 +156,7 @@ impl Process {
             .stderr(errors.into_file())
             .fd_mappings(mappings)
             .map_err(ProcessError::Files)?;
-        sys::detach(&mut command, LOG_BYTES);
+        sys::detach(&mut command, LOG_BYTES.max(spawn.disk_bytes));
         let mut child = command.spawn().map_err(|source| ProcessError::Start {
             program: spawn.program.to_owned(),
             source,

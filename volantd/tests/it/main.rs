@@ -9,6 +9,8 @@ mod net;
 mod netns;
 mod signatures;
 #[cfg(feature = "test-fakes")]
+mod rootfs;
+#[cfg(feature = "test-fakes")]
 mod vmm;
 #[cfg(feature = "test-fakes")]
 mod vmm_faults;

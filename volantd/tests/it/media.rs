@@ -303,7 +303,7 @@ async fn an_image_that_was_removed_is_made_again() {
 }
 
 /// A file system with a superblock and nothing else: 64 KiB of EROFS.
-fn erofs() -> Vec<u8> {
+pub(crate) fn erofs() -> Vec<u8> {
     let mut image = vec![0; 64 * 1024];
     image[1024..1028].copy_from_slice(b"\xe2\xe1\xf5\xe0");
     image[1024 + 12] = 12;

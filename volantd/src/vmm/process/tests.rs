@@ -11,6 +11,7 @@ fn start(script: &str, instance: &str, folder: &Path) -> Process {
         instance,
         state_root: folder,
         log: folder.join(LOG_FILE),
+        disk_bytes: 0,
     })
     .unwrap()
 }
@@ -137,6 +138,7 @@ async fn a_missing_program_is_named() {
         instance: "x",
         state_root: folder.path(),
         log: folder.path().join(LOG_FILE),
+        disk_bytes: 0,
     })
     .unwrap_err();
     assert_eq!(error.to_string(), "Cannot start `/nonexistent/vmm`");
