@@ -11,6 +11,7 @@ mod http;
 mod hypervisor;
 mod lab;
 mod refusals;
+mod rootfs;
 mod scenario;
 mod volar;
 

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::aftermath::{nothing_left, ten_recorded};
 use super::daemon::Daemon;
 use super::volar::Volar;
-use super::{chaos, checks, http, refusals};
+use super::{chaos, checks, http, refusals, rootfs};
 use crate::{printer, process};
 
 /// How long anything in an emulated guest may take.
@@ -47,6 +47,9 @@ pub(crate) struct ScenarioArguments {
     pub(super) examples: PathBuf,
     #[arg(long)]
     pub(super) cloud_hypervisor: Option<PathBuf>,
+    /// A folder with root file systems and their manifests; made if not given
+    #[arg(long)]
+    pub(super) rootfs: Option<PathBuf>,
     /// Only the loop of both examples, without refusals and random kills
     #[arg(long)]
     pub(super) loop_only: bool,
@@ -158,6 +161,8 @@ fn steps(arguments: &ScenarioArguments, daemon: &mut Daemon, volar: &Volar) -> R
         one_example(example, daemon, volar)?;
         nothing_left(daemon, volar, &files, &rules)?;
     }
+    rootfs::run(arguments, daemon, volar, &rules)?;
+    nothing_left(daemon, volar, &files, &rules)?;
     if arguments.loop_only {
         return Ok(());
     }
