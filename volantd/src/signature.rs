@@ -3,7 +3,7 @@
 //!
 //! Where signatures are required, they are checked twice: before an artifact that arrives is looked into, and before each boot,
 //! over the stored bytes. Both fail closed. The second costs, on one core and before the VMM starts: hashing the whole artifact twice
-//! (SHA-256, BLAKE2b), and for an initramfs unpacking it once more, to compare the prepared image with it byte by byte. Whoever can
+//! (SHA-256, `BLAKE2b`), and for an initramfs unpacking it once more, to compare the prepared image with it byte by byte. Whoever can
 //! write in the state folder while a VM starts is not kept out: that is root.
 
 #[cfg(test)]

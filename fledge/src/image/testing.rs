@@ -184,7 +184,7 @@ fn names(nodes: &mut Nodes) {
     nodes.push((b"many".to_vec(), with(0o755, |_| {})));
     let deep = "deep/".repeat(200);
     for (at, _) in deep.match_indices('/') {
-        nodes.push((deep[..at].as_bytes().to_vec(), with(0o755, |_| {})));
+        nodes.push((deep.as_bytes()[..at].to_vec(), with(0o755, |_| {})));
     }
     nodes.push((format!("{deep}bottom").into_bytes(), file("bottom")));
 }

@@ -21,7 +21,7 @@ fn the_cache_is_shown_and_cleaned_up() {
     workspace.write("cache/fledge/sha256/old", &[0; 1024]);
     workspace.write("cache/fledge/sha256/.temporary-x", b"");
     let old = fs_err::File::open(workspace.path("cache/fledge/sha256/old")).unwrap();
-    let long_ago = SystemTime::now() - Duration::from_secs(40 * 86_400);
+    let long_ago = SystemTime::now() - Duration::from_hours(40 * 24);
     old.file().set_modified(long_ago).unwrap();
 
     let said = run(&workspace, &["cache", "ls"], 0);

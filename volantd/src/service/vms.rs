@@ -58,23 +58,7 @@ impl Service {
             );
             return Err(ServiceError::field("/runtime", detail));
         }
-        let cpu_cores = request.cpu_cores.unwrap_or(manifest.resources.cpu_cores);
-        let memory_mib = request.memory_mb.unwrap_or(manifest.resources.memory_mb);
-        let host = self.parts.capacity;
-        if !(1..=host.cpu_cores).contains(&cpu_cores) {
-            let detail = format!(
-                "A VM can have 1 to {} CPUs on this host, not {cpu_cores}",
-                host.cpu_cores
-            );
-            return Err(ServiceError::field("/cpu_cores", detail));
-        }
-        if !(1..=host.memory_mib).contains(&memory_mib) {
-            let detail = format!(
-                "A VM can have 1 to {} MiB of memory on this host, not {memory_mib}",
-                host.memory_mib
-            );
-            return Err(ServiceError::field("/memory_mb", detail));
-        }
+        let (cpu_cores, memory_mib) = self.size(&request, &manifest)?;
         if let Err(error) = self
             .parts
             .media
@@ -109,6 +93,28 @@ impl Service {
             api,
             arrived,
         })
+    }
+
+    /// CPUs and memory of a VM, if the host has as much.
+    fn size(&self, request: &CreateVm, manifest: &Manifest) -> Result<(u32, u32), ServiceError> {
+        let cpu_cores = request.cpu_cores.unwrap_or(manifest.resources.cpu_cores);
+        let memory_mib = request.memory_mb.unwrap_or(manifest.resources.memory_mb);
+        let host = self.parts.capacity;
+        if !(1..=host.cpu_cores).contains(&cpu_cores) {
+            let detail = format!(
+                "A VM can have 1 to {} CPUs on this host, not {cpu_cores}",
+                host.cpu_cores
+            );
+            return Err(ServiceError::field("/cpu_cores", detail));
+        }
+        if !(1..=host.memory_mib).contains(&memory_mib) {
+            let detail = format!(
+                "A VM can have 1 to {} MiB of memory on this host, not {memory_mib}",
+                host.memory_mib
+            );
+            return Err(ServiceError::field("/memory_mb", detail));
+        }
+        Ok((cpu_cores, memory_mib))
     }
 
     fn check_kernel(&self) -> Result<(), ServiceError> {

@@ -7,9 +7,9 @@ mod artifact;
 mod media;
 mod net;
 mod netns;
-mod signatures;
 #[cfg(feature = "test-fakes")]
 mod rootfs;
+mod signatures;
 #[cfg(feature = "test-fakes")]
 mod vmm;
 #[cfg(feature = "test-fakes")]

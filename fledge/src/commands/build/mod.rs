@@ -8,7 +8,7 @@ mod inputs;
 mod output;
 mod sidecars;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::manifest::Manifest;
 use tokio::sync::watch;
@@ -57,13 +57,7 @@ pub async fn run(
         template.compose(&path, None, &plan.output)?;
     }
     let manifest_path = manifest_out::path_beside(&path);
-    let documents = sidecars::paths(&path);
-    for path in [path.clone(), manifest_path.clone()]
-        .into_iter()
-        .chain(documents)
-    {
-        output::check(&path)?;
-    }
+    check_places(&path, &manifest_path)?;
 
     let gathered = gather::gather(&plan, settings, ui, &interrupted).await?;
     let template = input.over(gathered.defaults.as_ref());
@@ -121,6 +115,16 @@ pub async fn run(
         artifact: path,
         manifest: template.map(|_| manifest_path),
     })
+}
+
+/// Checks that the artifact and what goes beside it can lie where they should.
+fn check_places(artifact: &Path, manifest: &Path) -> Result<(), BuildError> {
+    output::check(artifact)?;
+    output::check(manifest)?;
+    for document in sidecars::paths(artifact) {
+        output::check(&document)?;
+    }
+    Ok(())
 }
 
 /// What a build brings gets one time; what an image brings keeps its own, up to the one that is asked for.

@@ -46,8 +46,8 @@ impl Image<'_> {
             if found.node.is_directory() {
                 assert!(paths.is_empty(), "two paths lead to a directory");
                 let entries = entries(&found.data);
-                assert_eq!(entries.get(b".".as_slice()).unwrap().0, number);
-                assert_eq!(entries.get(b"..".as_slice()).unwrap().0, parent);
+                assert_eq!(entries[b".".as_slice()].0, number);
+                assert_eq!(entries[b"..".as_slice()].0, parent);
                 for (name, (child, kind)) in entries {
                     if name == b"." || name == b".." {
                         continue;

@@ -110,19 +110,23 @@ mod tests {
 
     #[test]
     fn names_are_split_as_linux_does() {
-        let table: [(&[u8], Option<(u8, &[u8])>); 9] = [
-            (b"user.a", Some((1, b"a"))),
-            (b"system.posix_acl_access", Some((2, b""))),
-            (b"system.posix_acl_default", Some((3, b""))),
-            (b"trusted.overlay.opaque", Some((4, b"overlay.opaque"))),
-            (b"security.capability", Some((6, b"capability"))),
-            (b"user.", None),
-            (b"system.posix_acl_access2", None),
-            (b"com.apple.quarantine", None),
-            (b"", None),
-        ];
-        for (name, expected) in table {
-            assert_eq!(split(name), expected, "{}", name.escape_ascii());
+        for (name, index, rest) in [
+            ("user.a", 1, "a"),
+            ("system.posix_acl_access", 2, ""),
+            ("system.posix_acl_default", 3, ""),
+            ("trusted.overlay.opaque", 4, "overlay.opaque"),
+            ("security.capability", 6, "capability"),
+        ] {
+            let expected = Some((index, rest.as_bytes()));
+            assert_eq!(split(name.as_bytes()), expected, "{name}");
+        }
+        for name in [
+            "user.",
+            "system.posix_acl_access2",
+            "com.apple.quarantine",
+            "",
+        ] {
+            assert_eq!(split(name.as_bytes()), None, "{name}");
         }
     }
 
