@@ -1,9 +1,7 @@
 //! Plugins that boot a root file system: what a guest writes is there after a stop, a start and the death of its VMM, and lost where the
-//! VM is ephemeral. The images are small, and made here; `prepare` is the one place to have them from.
+//! VM is ephemeral. The container image is small, and made here; fledge makes a file system of each format of it.
 
-use std::io::BufWriter;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,10 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use common::agent::HealthState;
 use common::api::VmStatus;
-use common::digest::Digest;
 use common::manifest::RootfsFormat;
-use fledge::image::{erofs, ext4, squashfs};
-use fledge::tree::{Content, Node, Tree};
 use fs_err as fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -25,6 +20,7 @@ use super::daemon::Daemon;
 use super::scenario::{ScenarioArguments, wait_for};
 use super::volar::Volar;
 use super::{checks, http};
+use crate::oci_layout::{Layout, entry};
 use crate::{printer, process};
 
 /// What the service says at `/`.
@@ -56,7 +52,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let images = prepare(arguments)?;
     for format in RootfsFormat::ALL {
-        let manifest = images.join(format!("{format}.json"));
+        let manifest = manifest_of(&images, format);
         volar.ok(&[
             "plugins",
             "install",
@@ -82,97 +78,98 @@ fn plugin(format: RootfsFormat) -> String {
     format!("disk-{format}")
 }
 
-/// A folder with `<format>.img` and its manifest `<format>.json` for every format: the one that was given, or one that is made now.
+fn manifest_of(images: &Path, format: RootfsFormat) -> PathBuf {
+    images.join(format!("{format}.img.manifest.json"))
+}
+
+/// A folder with `<format>.img` and its manifest for every format: the one that was given, or one that fledge fills now.
 fn prepare(arguments: &ScenarioArguments) -> Result<PathBuf> {
     if let Some(images) = &arguments.rootfs {
         return Ok(images.clone());
     }
     let folder = arguments.work.join("rootfs");
-    fs::create_dir_all(&folder)?;
-    let tree = tree(arguments)?;
+    container_image(arguments, &folder.join("image"))?;
     for format in RootfsFormat::ALL {
-        let path = folder.join(format!("{format}.img"));
-        write_image(&tree, format, &path)
-            .with_context(|| format!("The {format} image cannot be written"))?;
-        let content = fs::read(&path)?;
-        printer::progress("e2e", &format!("{format}: {} bytes", content.len()));
-        let manifest = manifest(format, &Digest::of(&content));
-        fs::write(folder.join(format!("{format}.json")), manifest.to_string())?;
+        let spec = format!(
+            "version = \"1\"\nstrategy = \"oci_rootfs\"\n[source]\nimage = \"oci:image:latest\"\n\
+             [filesystem]\ntype = \"{format}\"\noverlay_size = \"64M\"\n"
+        );
+        let template = format!("name = \"{}\"\nversion = \"1\"\n", plugin(format));
+        let (spec_name, template_name) =
+            (format!("{format}.toml"), format!("{format}.manifest.toml"));
+        fs::write(folder.join(&spec_name), spec)?;
+        fs::write(folder.join(&template_name), template)?;
+        let mut fledge = Command::new(arguments.dist.join("fledge"));
+        fledge
+            .args([
+                "build",
+                "--config",
+                &spec_name,
+                "--manifest",
+                &template_name,
+            ])
+            .args(["--output", &format!("{format}.img")])
+            .current_dir(&folder)
+            .env("XDG_CACHE_HOME", folder.join("cache"));
+        let said = process::captured(&mut fledge)?;
+        printer::progress("e2e", said.lines().next().unwrap_or_default());
     }
     Ok(folder)
 }
 
-/// A service with the agent, and a user for it: what an image of busybox would be.
-fn tree(arguments: &ScenarioArguments) -> Result<Tree> {
-    let mut tree = Tree::default();
-    let mut put = |path: &str, node: Node| tree.replace(path.as_bytes(), node);
-    for directory in ["bin", "dev", "proc", "sys", "run", "etc", "srv/www/cgi-bin"] {
-        put(directory, Node::directory(0o755))?;
-    }
-    put("tmp", Node::directory(0o1777))?;
-    let host = |path: &Path| -> Result<Node> {
-        let size_bytes = fs::metadata(path)?.len();
-        let path = path.to_path_buf();
-        Ok(Node::file(0o755, Content::Host { path, size_bytes }))
-    };
-    put("bin/kestrel", host(&arguments.dist.join("kestrel"))?)?;
-    put("bin/busybox", host(&arguments.busybox)?)?;
-    for name in [
-        "sh", "cat", "echo", "grep", "httpd", "id", "ls", "sync", "test",
-    ] {
-        put(&format!("bin/{name}"), Node::symlink("busybox"))?;
-    }
-    let text = |mode, text: &str| Node::file(mode, Content::Bytes(text.into()));
-    let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/srv:/bin/sh\n";
-    put("etc/passwd", text(0o644, passwd))?;
-    put(
-        "etc/group",
-        text(0o644, "root:x:0:\nweb:x:1001:\nextra:x:2000:web\n"),
-    )?;
-    put("srv/www/index.html", text(0o644, PAGE))?;
-    put("srv/www/cgi-bin/write", text(0o755, WRITE))?;
-    put("srv/www/cgi-bin/read", text(0o755, READ))?;
-    let mut data = Node::directory(0o700);
-    (data.attributes.uid, data.attributes.gid) = (1000, 1001);
-    put("srv/data", data)?;
-    Ok(tree)
-}
-
-fn write_image(tree: &Tree, format: RootfsFormat, path: &Path) -> Result<()> {
-    let out = BufWriter::new(fs::File::create(path)?);
-    match format {
-        RootfsFormat::Erofs => drop(erofs::write(tree, 0, out)?),
-        RootfsFormat::Ext4 => {
-            let options = ext4::Options {
-                time_s: 0,
-                size: ext4::Size::Free(1024 * 1024),
-                journal: false,
-            };
-            drop(ext4::write(tree, &options, out)?);
+/// An image of busybox's web server, with a user for it.
+fn container_image(arguments: &ScenarioArguments, folder: &Path) -> Result<()> {
+    use tar::EntryType::{Directory, Regular, Symlink};
+    let busybox = fs::read(&arguments.busybox)?;
+    let mut layout = Layout::begin(folder)?;
+    layout.layer(|tar| {
+        entry(tar, "bin/busybox", Regular, 0o755, &busybox)?;
+        for name in [
+            "sh", "cat", "echo", "grep", "httpd", "id", "ls", "sync", "test",
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(Symlink);
+            header.set_mode(0o777);
+            header.set_size(0);
+            tar.append_link(&mut header, format!("bin/{name}"), "busybox")?;
         }
-        RootfsFormat::Squashfs => {
-            let options = squashfs::Options {
-                time_s: 0,
-                level: 0,
-                threads: NonZeroUsize::MIN,
-            };
-            drop(squashfs::write(tree, &options, out)?);
+        entry(tar, "tmp/", Directory, 0o1777, b"")
+    })?;
+    layout.layer(|tar| {
+        for (path, mode, text) in [
+            (
+                "etc/passwd",
+                0o644,
+                "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/srv:/bin/sh\n",
+            ),
+            (
+                "etc/group",
+                0o644,
+                "root:x:0:\nweb:x:1001:\nextra:x:2000:web\n",
+            ),
+            ("srv/www/index.html", 0o644, PAGE),
+            ("srv/www/cgi-bin/write", 0o755, WRITE),
+            ("srv/www/cgi-bin/read", 0o755, READ),
+        ] {
+            entry(tar, path, Regular, mode, text.as_bytes())?;
         }
-    }
-    Ok(())
-}
-
-fn manifest(format: RootfsFormat, checksum: &Digest) -> serde_json::Value {
-    json!({
-        "name": plugin(format), "version": "1",
-        "rootfs": {"url": format!("{format}.img"), "format": format, "checksum": checksum, "writable_mb": 64},
-        "network": {"expose": [{"port": 80}]},
-        "workload": {
-            "type": "http", "base_url": "http://127.0.0.1:80", "user": "web", "workdir": "/srv/made/by/agent",
-            "entrypoint": ["httpd", "-f", "-p", "80", "-h", "/srv/www"], "stop_signal": "SIGINT",
-        },
-        "health_check": {"command": ["sh", "-c", "test $(id -u) = 1000 && cat /srv/www/index.html"], "timeout_ms": 60000},
-    })
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(Directory);
+        header.set_mode(0o700);
+        header.set_uid(1000);
+        header.set_gid(1001);
+        header.set_size(0);
+        tar.append_data(&mut header, "srv/data/", std::io::empty())?;
+        Ok(())
+    })?;
+    layout.finish(&json!({
+        "Entrypoint": ["httpd", "-f", "-p", "80", "-h", "/srv/www"],
+        "User": "web",
+        "WorkingDir": "/srv/made/by/agent",
+        "ExposedPorts": {"80/tcp": {}},
+        "StopSignal": "SIGINT",
+        "Healthcheck": {"Test": ["CMD", "sh", "-c", "test $(id -u) = 1000 && cat /srv/www/index.html"]},
+    }))
 }
 
 /// A file system that is not what the manifest says, and one that is none, are refused at install.
@@ -185,7 +182,7 @@ fn refused(images: &Path, volar: &Volar) -> Result<()> {
             "use `erofs`, `ext4` or `squashfs`",
         ),
         (
-            json!({"url": images.join("erofs.json")}),
+            json!({"url": manifest_of(images, RootfsFormat::Erofs)}),
             "neither an EROFS nor an ext4 nor a squashfs file system",
         ),
     ];
