@@ -39,3 +39,22 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldProblem>,
 }
+
+impl Problem {
+    /// A problem of which nothing more is known than this; `title` is the status in words.
+    pub fn new(status: u16, title: &str, code: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self {
+            kind: format!("{PROBLEM_TYPE_BASE}{code}"),
+            title: title.to_owned(),
+            status,
+            error: detail.clone(),
+            detail,
+            instance: String::new(),
+            code: code.to_owned(),
+            request_id: String::new(),
+            hints: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use common::api::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
+use common::api::{PROBLEM_CONTENT_TYPE, Problem};
 use common::error_chain::Chain;
 
 use crate::service::{ErrorKind, ServiceError};
@@ -38,19 +38,13 @@ pub(super) struct Incomplete(pub(super) Box<Problem>);
 impl HttpError {
     /// An error of HTTP itself: a route, method, token or body.
     pub(super) fn plain(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        Self(Box::new(Problem {
-            kind: format!("{PROBLEM_TYPE_BASE}{code}"),
-            title: status.canonical_reason().unwrap_or("Error").to_owned(),
-            status: status.as_u16(),
-            error: detail.clone(),
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self(Box::new(Problem::new(
+            status.as_u16(),
+            title,
+            code,
             detail,
-            instance: String::new(),
-            code: code.to_owned(),
-            request_id: String::new(),
-            hints: Vec::new(),
-            errors: Vec::new(),
-        }))
+        )))
     }
 }
 
