@@ -1,9 +1,16 @@
-//! The only place that prints. Results go to stdout, everything else to stderr; progress shows on a terminal only.
+//! The only place that prints. Results go to stdout, everything else to stderr; progress shows on a terminal only. What a run says can
+//! be relayed instead, as values: then nothing is printed.
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// Progress is relayed no more often than this: people cannot read faster, and each step would be a message.
+const RELAY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,27 +24,92 @@ pub enum Verbosity {
     Verbose,
 }
 
-/// Prints for one run of the program.
-#[derive(Debug)]
-pub struct Ui {
-    verbosity: Verbosity,
+/// Something that a run says. Texts hold no control characters but line breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Said {
+    /// A line of the result.
+    Result {
+        /// The line.
+        text: String,
+    },
+    /// Something worth knowing that is not wrong.
+    Note {
+        /// What it is.
+        text: String,
+    },
+    /// Something that may go wrong later.
+    Warning {
+        /// What it is.
+        text: String,
+    },
+    /// What only the curious want to know.
+    Detail {
+        /// What it is.
+        text: String,
+    },
+    /// Why the run failed, or one of the causes of that.
+    Error {
+        /// A sentence.
+        text: String,
+    },
+    /// How far something is.
+    Progress {
+        /// What it is.
+        text: String,
+        /// How much of it is done, in bytes.
+        done_bytes: u64,
+        /// How much there is to do, in bytes, if that is known.
+        total_bytes: Option<u64>,
+    },
+}
+
+/// Takes what a run says. Is called from several threads, and must not block for long.
+pub trait Relay: Debug + Send + Sync {
+    /// Takes the next thing.
+    fn relay(&self, said: Said);
+}
+
+/// Prints for one run of the program, or relays what one says.
+#[derive(Debug, Clone)]
+pub struct Ui(Out);
+
+#[derive(Debug, Clone)]
+enum Out {
+    Terminal(Verbosity),
+    Relay(Arc<dyn Relay>),
 }
 
 /// A line that shows how far something is.
 #[derive(Debug)]
-pub struct Progress(ProgressBar);
+pub struct Progress(Shown);
+
+#[derive(Debug)]
+enum Shown {
+    Bar(ProgressBar),
+    Relayed(Relayed),
+}
 
 impl Ui {
     /// A printer that says as much as `verbosity` allows.
     pub fn new(verbosity: Verbosity) -> Self {
-        Self { verbosity }
+        Self(Out::Terminal(verbosity))
+    }
+
+    /// Prints nothing, and gives everything to `relay`.
+    pub fn relayed(relay: Arc<impl Relay + 'static>) -> Self {
+        Self(Out::Relay(relay))
     }
 
     /// Prints a line of the result.
     pub fn result(&self, line: &str) {
-        if self.verbosity > Verbosity::Quiet {
+        match &self.0 {
+            Out::Terminal(Verbosity::Quiet) => {}
             // Whoever closed the pipe does not want to know.
-            drop(writeln!(io::stdout().lock(), "{}", printable(line)));
+            Out::Terminal(_) => drop(writeln!(io::stdout().lock(), "{}", printable(line))),
+            Out::Relay(relay) => relay.relay(Said::Result {
+                text: printable(line),
+            }),
         }
     }
 
@@ -48,27 +120,48 @@ impl Ui {
 
     /// Prints something worth knowing that is not wrong.
     pub fn note(&self, line: &str) {
-        if self.verbosity > Verbosity::Quiet {
-            stderr(&format!("note: {line}"));
+        match &self.0 {
+            Out::Terminal(Verbosity::Quiet) => {}
+            Out::Terminal(_) => stderr(&format!("note: {line}")),
+            Out::Relay(relay) => relay.relay(Said::Note {
+                text: printable(line),
+            }),
         }
     }
 
     /// Prints something that may go wrong later.
     pub fn warn(&self, line: &str) {
-        if self.verbosity > Verbosity::Quiet {
-            stderr(&format!("warning: {line}"));
+        match &self.0 {
+            Out::Terminal(Verbosity::Quiet) => {}
+            Out::Terminal(_) => stderr(&format!("warning: {line}")),
+            Out::Relay(relay) => relay.relay(Said::Warning {
+                text: printable(line),
+            }),
         }
     }
 
     /// Prints what only the curious want to know.
     pub fn detail(&self, line: &str) {
-        if self.verbosity == Verbosity::Verbose {
-            stderr(line);
+        match &self.0 {
+            Out::Terminal(Verbosity::Quiet | Verbosity::Normal) => {}
+            Out::Terminal(Verbosity::Verbose) => stderr(line),
+            Out::Relay(relay) => relay.relay(Said::Detail {
+                text: printable(line),
+            }),
         }
     }
 
-    /// Prints an error with its causes and what can be done.
+    /// Prints an error with its causes and what can be done; hints are about the command line, and not relayed.
     pub fn error(&self, message: impl Display, causes: &[String], hints: &[String]) {
+        if let Out::Relay(relay) = &self.0 {
+            let lines = std::iter::once(message.to_string()).chain(causes.iter().cloned());
+            for line in lines {
+                relay.relay(Said::Error {
+                    text: printable(&line),
+                });
+            }
+            return;
+        }
         stderr(&format!("error: {message}"));
         for cause in causes {
             stderr(&format!("  caused by: {}", cause.replace('\n', "\n  ")));
@@ -89,40 +182,107 @@ impl Ui {
     }
 
     fn progress(&self, total_bytes: Option<u64>, message: &str) -> Progress {
-        let target = if self.verbosity == Verbosity::Quiet {
-            ProgressDrawTarget::hidden()
-        } else {
+        let target = match &self.0 {
+            Out::Terminal(Verbosity::Quiet) => ProgressDrawTarget::hidden(),
             // Draws on a terminal only.
-            ProgressDrawTarget::stderr()
+            Out::Terminal(_) => ProgressDrawTarget::stderr(),
+            Out::Relay(relay) => {
+                return Progress(Shown::Relayed(Relayed {
+                    relay: Arc::clone(relay),
+                    text: printable(message),
+                    amounts: Mutex::new(Amounts {
+                        done_bytes: 0,
+                        total_bytes,
+                        relayed_at: None,
+                    }),
+                }));
+            }
         };
         let bar = ProgressBar::with_draw_target(total_bytes, target);
         if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes}") {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(printable(message));
-        Progress(bar)
+        Progress(Shown::Bar(bar))
     }
 }
 
 impl Progress {
     /// Says how much there is to do.
     pub fn total(&self, bytes: u64) {
-        self.0.set_length(bytes);
+        match &self.0 {
+            Shown::Bar(bar) => bar.set_length(bytes),
+            Shown::Relayed(relayed) => relayed.change(|amounts| amounts.total_bytes = Some(bytes)),
+        }
     }
 
     /// Says how much is done.
     pub fn at(&self, bytes: u64) {
-        self.0.set_position(bytes);
+        match &self.0 {
+            Shown::Bar(bar) => bar.set_position(bytes),
+            Shown::Relayed(relayed) => relayed.change(|amounts| amounts.done_bytes = bytes),
+        }
     }
 
     /// Says how much more is done.
     pub fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
+        match &self.0 {
+            Shown::Bar(bar) => bar.inc(bytes),
+            Shown::Relayed(relayed) => relayed.change(|amounts| {
+                amounts.done_bytes = amounts.done_bytes.saturating_add(bytes);
+            }),
+        }
     }
 
     /// Removes the line.
     pub fn finish(&self) {
-        self.0.finish_and_clear();
+        match &self.0 {
+            Shown::Bar(bar) => bar.finish_and_clear(),
+            Shown::Relayed(relayed) => relayed.last(),
+        }
+    }
+}
+
+/// Progress that is relayed now and then.
+#[derive(Debug)]
+struct Relayed {
+    relay: Arc<dyn Relay>,
+    text: String,
+    amounts: Mutex<Amounts>,
+}
+
+#[derive(Debug)]
+struct Amounts {
+    done_bytes: u64,
+    total_bytes: Option<u64>,
+    relayed_at: Option<Instant>,
+}
+
+impl Relayed {
+    /// Changes the amounts, and relays them if it is time.
+    fn change(&self, change: impl FnOnce(&mut Amounts)) {
+        let mut amounts = self.amounts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut amounts);
+        let is_due = amounts
+            .relayed_at
+            .is_none_or(|last| last.elapsed() >= RELAY_INTERVAL);
+        if is_due {
+            self.say(&mut amounts);
+        }
+    }
+
+    /// Relays what is done in the end.
+    fn last(&self) {
+        self.say(&mut self.amounts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn say(&self, amounts: &mut Amounts) {
+        amounts.relayed_at = Some(Instant::now());
+        self.relay.relay(Said::Progress {
+            text: self.text.clone(),
+            done_bytes: amounts.done_bytes,
+            total_bytes: amounts.total_bytes,
+        });
     }
 }
 
@@ -151,5 +311,47 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jé\n\tb"), "a\\u{1b}[2Jé\n\\tb");
+    }
+
+    #[derive(Debug, Default)]
+    struct Heard(Mutex<Vec<Said>>);
+
+    impl Relay for Heard {
+        fn relay(&self, said: Said) {
+            self.0.lock().unwrap().push(said);
+        }
+    }
+
+    #[test]
+    fn what_is_relayed_is_what_would_be_printed() {
+        let heard = Arc::new(Heard::default());
+        let ui = Ui::relayed(Arc::clone(&heard));
+        ui.result("a\u{7}");
+        ui.note("b");
+        ui.warn("c");
+        ui.detail("d");
+        ui.error("e", &["f".to_owned()], &["--flag".to_owned()]);
+        let json = serde_json::to_string(&*heard.0.lock().unwrap()).unwrap();
+        let expected = r#"[{"kind":"result","text":"a\\u{7}"},{"kind":"note","text":"b"},{"kind":"warning","text":"c"},{"kind":"detail","text":"d"},{"kind":"error","text":"e"},{"kind":"error","text":"f"}]"#;
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn progress_is_relayed_now_and_then_and_at_the_end() {
+        let heard = Arc::new(Heard::default());
+        let progress = Ui::relayed(Arc::clone(&heard)).packing(1000);
+        for _ in 0..1000 {
+            progress.advance(1);
+        }
+        progress.finish();
+        let said = heard.0.lock().unwrap();
+        assert!(said.len() < 100, "{}", said.len());
+        let at = |done_bytes| Said::Progress {
+            text: "Packing".to_owned(),
+            done_bytes,
+            total_bytes: Some(1000),
+        };
+        assert_eq!(said.first(), Some(&at(1)));
+        assert_eq!(said.last(), Some(&at(1000)));
     }
 }
