@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use common::error_chain;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -15,6 +16,7 @@ use crate::commands::diff::DiffArgs;
 use crate::commands::init::InitArgs;
 use crate::commands::inspect::InspectArgs;
 use crate::commands::keygen::KeygenArgs;
+use crate::commands::serve::{ServeArgs, ServeError};
 use crate::commands::sign::SignArgs;
 use crate::commands::verify::VerifyArgs;
 use crate::commands::{self, Failure};
@@ -41,7 +43,8 @@ Examples:
   fledge diff a.cpio.gz b.cpio.gz             why they differ
   fledge keygen                               make fledge.key and fledge.pub
   fledge sign plugin.cpio.gz -s fledge.key    write plugin.cpio.gz.minisig
-  fledge verify plugin.cpio.gz -p fledge.pub  check it, and the manifest beside it";
+  fledge verify plugin.cpio.gz -p fledge.pub  check it, and the manifest beside it
+  fledge serve --root plugins                 build for programs of this machine over HTTP";
 
 #[derive(Debug, Args)]
 struct OutputArgs {
@@ -79,6 +82,8 @@ enum Command {
     Diff(DiffArgs),
     /// Make a key pair for signatures
     Keygen(KeygenArgs),
+    /// Build for other programs over HTTP
+    Serve(ServeArgs),
     /// Sign an artifact
     Sign(SignArgs),
     /// Check an artifact's signature and checksum
@@ -111,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Inspect(args) => ended(commands::inspect::run(&args, &ui).map(done), &ui),
         Command::Diff(args) => ended(commands::diff::run(&args, &ui), &ui),
         Command::Keygen(args) => ended(commands::keygen::run(args, &ui).map(done), &ui),
+        Command::Serve(args) => ended(serve(args, &ui).map(done), &ui),
         Command::Sign(args) => ended(commands::sign::run(args, &ui).map(done), &ui),
         Command::Verify(args) => ended(commands::verify::run(args, &ui).map(done), &ui),
         Command::Cache(args) => ended(commands::cache::run(&args, &ui).map(done), &ui),
@@ -137,12 +143,28 @@ fn ended<E: Failure>(
 }
 
 fn build(args: BuildArgs, ui: &Ui) -> Result<(), BuildError> {
-    // One thread beside this one: it serves downloads and waits for Ctrl-C while this one packs.
+    let (runtime, interrupted) = runtime().map_err(BuildError::Runtime)?;
+    let settings = args.resolve()?;
+    runtime
+        .block_on(build::run(&settings, ui, interrupted))
+        .map(drop)
+}
+
+fn serve(args: ServeArgs, ui: &Ui) -> Result<(), ServeError> {
+    let (runtime, interrupted) = runtime().map_err(ServeError::Runtime)?;
+    let served = runtime.block_on(commands::serve::run(args, ui, interrupted));
+    // A build that did not stop in time is not waited for any longer.
+    runtime.shutdown_background();
+    served
+}
+
+/// What downloads and waits for Ctrl-C, and a value that becomes true when it is pressed.
+fn runtime() -> std::io::Result<(Runtime, watch::Receiver<bool>)> {
+    // One thread beside the main one, which packs.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
-        .build()
-        .map_err(BuildError::Runtime)?;
+        .build()?;
     let (stop, interrupted) = watch::channel(false);
     runtime.spawn(async move {
         if asked_to_stop().await.is_ok() {
@@ -151,10 +173,7 @@ fn build(args: BuildArgs, ui: &Ui) -> Result<(), BuildError> {
         // The channel stays open: a closed one would look like an interruption that never comes.
         stop.closed().await;
     });
-    let settings = args.resolve()?;
-    runtime
-        .block_on(build::run(&settings, ui, interrupted))
-        .map(drop)
+    Ok((runtime, interrupted))
 }
 
 /// Waits for Ctrl-C or SIGTERM.

@@ -19,6 +19,8 @@ pub mod cli;
 #[cfg(feature = "cli")]
 pub mod commands;
 #[cfg(feature = "cli")]
+pub mod confinement;
+#[cfg(feature = "cli")]
 pub mod fetch;
 #[cfg(feature = "cli")]
 pub mod manifest_out;
@@ -30,6 +32,8 @@ pub mod plan;
 pub mod provenance;
 #[cfg(feature = "cli")]
 pub mod sbom;
+#[cfg(feature = "cli")]
+pub mod serve;
 #[cfg(feature = "cli")]
 pub mod timestamp;
 #[cfg(feature = "cli")]

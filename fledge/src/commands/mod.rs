@@ -9,6 +9,7 @@ pub mod init;
 pub mod inspect;
 pub mod keygen;
 mod password;
+pub mod serve;
 pub mod sign;
 mod small_file;
 pub mod verify;

@@ -10,5 +10,6 @@ mod download;
 mod fetch;
 mod init;
 mod reproducible;
+mod serve;
 mod signatures;
 mod workspace;

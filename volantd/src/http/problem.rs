@@ -39,12 +39,7 @@ impl HttpError {
     /// An error of HTTP itself: a route, method, token or body.
     pub(super) fn plain(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
-        Self(Box::new(Problem::new(
-            status.as_u16(),
-            title,
-            code,
-            detail,
-        )))
+        Self(Box::new(Problem::new(status.as_u16(), title, code, detail)))
     }
 }
 

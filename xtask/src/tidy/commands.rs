@@ -27,6 +27,7 @@ const EXAMPLES: &str = "xtask/src/examples.rs";
 const FLEDGE: &str = "fledge/tests/it/build.rs";
 const REFUSALS: &str = "xtask/src/e2e/refusals.rs";
 const SCENARIO: &str = "xtask/src/e2e/scenario.rs";
+const SERVE: &str = "fledge/tests/it/serve.rs";
 const VOLAR: &str = "volar/tests/it/misbehaviour.rs";
 
 const TESTED: &[Tested] = &[
@@ -53,6 +54,12 @@ const TESTED: &[Tested] = &[
         "fledge build --manifest manifest/caddy.json --agent <kestrel> --busybox <busybox>",
         FLEDGE,
         r#"&["build", "--agent", "kestrel", "--busybox", "box"]"#,
+    ),
+    entry("fledge serve", SERVE, r#".args(["serve"])"#),
+    entry(
+        "fledge serve --addr <address> --api-key-file key --root plugins --jobs 2",
+        SERVE,
+        r#"["--addr", "127.0.0.2:0", "--api-key-file", "key", "--root", "plugins", "--jobs", "2"]"#,
     ),
     entry("volar doctor", VOLAR, r#""unix:///nonexistent", "doctor""#),
     entry(

@@ -9,6 +9,7 @@ use common::build_spec::Dockerfile;
 
 use super::{BuildError, Limits};
 use crate::cache;
+use crate::confinement::Confinement;
 use crate::plan::Overrides;
 
 /// Where a build spec is, unless it is named.
@@ -106,6 +107,8 @@ pub struct Settings {
     pub cache: PathBuf,
     /// How many threads pack.
     pub threads: NonZeroUsize,
+    /// Where all files of the host must lie but those in `overrides`, the output and the cache, for builds that somebody else asks for.
+    pub confine_to: Option<Confinement>,
 }
 
 impl BuildArgs {
@@ -148,6 +151,7 @@ impl BuildArgs {
             source_date_epoch_s: self.source_date_epoch,
             cache: cache::default_directory(),
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            confine_to: None,
         })
     }
 }

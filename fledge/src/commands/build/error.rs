@@ -7,6 +7,7 @@ use common::build_spec::{BuildSpecError, Problems, TemplateError};
 use common::exit_code::ExitCode;
 
 use crate::assemble::AssembleError;
+use crate::confinement::ConfinementError;
 use crate::fetch::FetchError;
 use crate::image::WriteError;
 use crate::oci::ImageError;
@@ -84,6 +85,9 @@ pub enum BuildError {
         /// The path.
         path: PathBuf,
     },
+    /// A file that the spec or the request names lies where it may not.
+    #[error(transparent)]
+    Confinement(#[from] ConfinementError),
     /// Flags contradict the spec.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -188,6 +192,7 @@ impl BuildError {
             | Self::Template { .. }
             | Self::Manifest { .. }
             | Self::OutputIsDirectory { .. }
+            | Self::Confinement(_)
             | Self::Plan(_)
             | Self::Assemble(_)
             | Self::Workload(_)

@@ -40,6 +40,7 @@ impl Input {
         let mut files = Vec::new();
         let (spec, directory, beside, folder) = match &settings.what {
             What::Spec(path) => {
+                confine(settings, path)?;
                 let text = spec_text(path)?;
                 let digest = Digest::of(text.as_bytes());
                 files.push(provenance::Input::file(Role::BuildSpec, path, digest));
@@ -54,7 +55,7 @@ impl Input {
                 (of_dockerfile(dockerfile), PathBuf::new(), context, folder)
             }
         };
-        let template = Template::find(settings.manifest.as_deref(), &beside, spec.base.is_some())?;
+        let template = Template::find(settings, &beside, spec.base.is_some())?;
         if let Some(template) = &template {
             let (role, digest) = (Role::ManifestTemplate, template.digest);
             files.push(provenance::Input::file(role, &template.path, digest));
@@ -102,11 +103,13 @@ impl Template {
     /// Reads the template: the one that is named, else the default one in `directory`, if it is there. What an image says need not
     /// be in it.
     fn find(
-        named: Option<&Path>,
+        settings: &Settings,
         directory: &Path,
         has_image: bool,
     ) -> Result<Option<Self>, BuildError> {
+        let named = settings.manifest.as_deref();
         let path = named.map_or_else(|| directory.join(DEFAULT_TEMPLATE), Path::to_path_buf);
+        confine(settings, &path)?;
         let text = match read_text(&path, MAX_SPEC_BYTES.max(MAX_MANIFEST_BYTES)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -184,6 +187,14 @@ fn of_dockerfile(dockerfile: &Dockerfile) -> BuildSpec {
             writable_mb: None,
             ephemeral: false,
         }),
+    }
+}
+
+/// Refuses a file that may not be read.
+fn confine(settings: &Settings, path: &Path) -> Result<(), BuildError> {
+    match &settings.confine_to {
+        Some(confinement) => Ok(confinement.check_file(path)?),
+        None => Ok(()),
     }
 }
 

@@ -47,7 +47,7 @@ pub async fn run(
     interrupted: watch::Receiver<bool>,
 ) -> Result<Built, BuildError> {
     let input = Input::read(settings)?;
-    let plan = plan::plan(&input.spec, &settings.overrides, &input.directory)?;
+    let plan = planned(&input, settings)?;
     let path = settings
         .output
         .clone()
@@ -125,6 +125,15 @@ fn check_places(artifact: &Path, manifest: &Path) -> Result<(), BuildError> {
         output::check(&document)?;
     }
     Ok(())
+}
+
+/// What is to be done, all of it within what the build may use.
+fn planned(input: &Input, settings: &Settings) -> Result<plan::Plan, BuildError> {
+    let plan = plan::plan(&input.spec, &settings.overrides, &input.directory)?;
+    if let Some(confinement) = &settings.confine_to {
+        confinement.check(&plan)?;
+    }
+    Ok(plan)
 }
 
 /// What a build brings gets one time; what an image brings keeps its own, up to the one that is asked for.
