@@ -1,3 +1,5 @@
+//! What is kept in the cache, what goes first, and what a build that runs keeps.
+
 use super::*;
 
 const DAY: Duration = Duration::from_hours(24);

@@ -1,3 +1,5 @@
+//! Bills of small trees, and broken databases.
+
 use std::collections::BTreeSet;
 use std::io::Write;
 

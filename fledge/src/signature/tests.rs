@@ -1,3 +1,5 @@
+//! Signatures as minisign writes them, whole and damaged.
+
 use std::io::Cursor;
 
 use proptest::prelude::{any, proptest};

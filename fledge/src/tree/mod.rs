@@ -4,6 +4,7 @@
 //! What lies where does not depend on the order of insertion, except between directories that bring the same file: see [`Origin`].
 
 mod content;
+mod error;
 pub mod host;
 pub mod modes;
 mod node;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use common::build_spec::GuestPath;
 
 pub use content::{Content, CopyError, Reader};
+pub use error::TreeError;
 pub use node::{Attributes, Device, Kind, Node};
 
 /// Permissions of directories that nobody describes: what lies above a mapped file.
@@ -54,56 +56,6 @@ pub enum Origin {
     File,
     /// What the guest cannot boot without; nothing replaces it.
     Boot,
-}
-
-/// Something that cannot lie where it should.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TreeError {
-    /// A path leads through something that is not a directory.
-    #[error("`{path}` cannot be placed: `{parent}` is {what}, not a directory")]
-    NotADirectory {
-        /// The path.
-        path: String,
-        /// What is in its way.
-        parent: String,
-        /// What that is.
-        what: &'static str,
-    },
-    /// A directory would become something else, or the reverse.
-    #[error("`{path}` is both {present} and {new}")]
-    Conflict {
-        /// The path.
-        path: String,
-        /// What is there.
-        present: &'static str,
-        /// What should be.
-        new: &'static str,
-    },
-    /// Two mappings name one path.
-    #[error("Two mappings lead to `{path}`")]
-    Twice {
-        /// The path.
-        path: String,
-    },
-    /// The agent would be replaced.
-    #[error("`{path}` belongs to the agent and cannot be replaced by a mapping")]
-    Protected {
-        /// The path.
-        path: String,
-    },
-    /// A hard link to nothing, or to a directory.
-    #[error("`{path}` is a hard link to `{target}`, which is {what}")]
-    HardLink {
-        /// The path.
-        path: String,
-        /// Where it leads.
-        target: String,
-        /// What is there.
-        what: &'static str,
-    },
-    /// More than [`MAX_ENTRIES`].
-    #[error("The image would have more than {MAX_ENTRIES} files and directories")]
-    TooMany,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,3 +1,5 @@
+//! What is accepted and what is refused, with and without a requirement.
+
 use std::path::PathBuf;
 
 use super::*;

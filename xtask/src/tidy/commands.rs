@@ -25,9 +25,12 @@ const CONSOLE: &str = "xtask/src/e2e/volar.rs";
 const E2E: &str = "xtask/src/e2e/mod.rs";
 const EXAMPLES: &str = "xtask/src/examples.rs";
 const FLEDGE: &str = "fledge/tests/it/build.rs";
+const INSPECT: &str = "fledge/tests/it/artifacts.rs";
 const REFUSALS: &str = "xtask/src/e2e/refusals.rs";
+const ROOTFS: &str = "xtask/src/e2e/rootfs.rs";
 const SCENARIO: &str = "xtask/src/e2e/scenario.rs";
 const SERVE: &str = "fledge/tests/it/serve.rs";
+const SIGNATURES: &str = "fledge/tests/it/signatures.rs";
 const VOLAR: &str = "volar/tests/it/misbehaviour.rs";
 
 const TESTED: &[Tested] = &[
@@ -43,6 +46,7 @@ const TESTED: &[Tested] = &[
     entry("cargo xtask e2e", CI, "e2e::run("),
     entry("cargo xtask kernel --print-path", E2E, "kernel::ensure("),
     entry("cargo xtask repro", CI, "repro::check"),
+    entry("cargo xtask schemas", CI, "schemas::check"),
     entry("cargo xtask tidy", CI, "tidy::run()"),
     entry("fledge build", EXAMPLES, r#"vec!["build".to_owned()]"#),
     entry(
@@ -55,12 +59,22 @@ const TESTED: &[Tested] = &[
         FLEDGE,
         r#"&["build", "--agent", "kestrel", "--busybox", "box"]"#,
     ),
+    entry(
+        "fledge build --output <artifact>",
+        ROOTFS,
+        r#".args(["--output", &format!("{format}.img")])"#,
+    ),
+    entry("fledge diff", INSPECT, r#"["diff", "#),
+    entry("fledge inspect", INSPECT, r#"["inspect", "#),
+    entry("fledge keygen", SIGNATURES, r#"["keygen""#),
     entry("fledge serve", SERVE, r#".args(["serve"])"#),
     entry(
         "fledge serve --addr <address> --api-key-file key --root plugins --jobs 2",
         SERVE,
-        r#"["--addr", "127.0.0.2:0", "--api-key-file", "key", "--root", "plugins", "--jobs", "2"]"#,
+        r#"["--addr", "127.0.0.2:0", "--api-key-file", "key", "--root", "plugins", "--jobs", "2""#,
     ),
+    entry("fledge sign", SIGNATURES, r#"["sign", "#),
+    entry("fledge verify", SIGNATURES, r#"["verify", "#),
     entry("volar doctor", VOLAR, r#""unix:///nonexistent", "doctor""#),
     entry(
         "volar plugins enable",
@@ -95,10 +109,17 @@ const TESTED: &[Tested] = &[
         SCENARIO,
         r#"&["vms", "create", vm, "--plugin", name, "--cpu", "1", "--memory", "#,
     ),
+    entry(
+        "volar vms create <name> --plugin <plugin> --ephemeral",
+        ROOTFS,
+        r#"&["--ephemeral"]"#,
+    ),
     entry("volar vms get <name>", VOLAR, r#"&["vms", "get", "web"]"#),
     entry("volar version", SCENARIO, r#"&["version"]"#),
     entry("volar vms list", VOLAR, r#"&["vms", "list"]"#),
     entry("volar vms logs <name>", SCENARIO, r#"&["vms", "logs", vm]"#),
+    entry("volar vms start <name>", ROOTFS, r#"&["vms", "start", VM"#),
+    entry("volar vms stop <name>", ROOTFS, r#"&["vms", "stop", VM]"#),
 ];
 
 const fn entry(command: &'static str, by: &'static str, shown_by: &'static str) -> Tested {
