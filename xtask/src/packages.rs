@@ -41,6 +41,23 @@ pub(crate) const BENCH: &[Package] = &[
     command("erofs-utils", "mkfs.erofs", "what fledge is compared with"),
 ];
 
+/// Programs of others that read what we write, and write what we read: the tests compare with them where they are.
+pub(crate) const READERS: &[Package] = &[
+    command("buildah", "buildah", "the tests of Dockerfiles"),
+    command("cpio", "cpio", "the tests of archives"),
+    command("e2fsprogs", "e2fsck", "the tests of ext4 images"),
+    command("erofs-utils", "fsck.erofs", "the tests of EROFS images"),
+    command("libarchive-tools", "bsdtar", "the tests of archives"),
+    command("minisign", "minisign", "the tests of signatures"),
+    command("skopeo", "skopeo", "the tests of container images"),
+    command(
+        "squashfs-tools",
+        "unsquashfs",
+        "the tests of squashfs images",
+    ),
+    command("umoci", "umoci", "the tests of container images"),
+];
+
 /// To build everything twice in other surroundings.
 pub(crate) const REPRO: &[Package] = &[
     command("faketime", "faketime", "building at another time"),

@@ -12,7 +12,7 @@ fuzz_target!(|archive: &[u8]| {
         entries: 1000,
         bytes: 1 << 20,
     };
-    let mut spool = || Spool::new(tempfile::tempfile().expect("a temporary file"));
+    let spool = || Spool::new(tempfile::tempfile().expect("a temporary file"));
     let Ok(tree) = read_cpio(archive, &limits, &mut spool()) else {
         return;
     };
@@ -24,6 +24,8 @@ fuzz_target!(|archive: &[u8]| {
         bytes: 16 << 20,
     };
     let again = read_cpio(&written[..], &limits, &mut spool()).expect("what we write can be read");
-    let differences = differences::compare(&tree, &again).expect("contents can be read");
+    let mut differences = differences::compare(&tree, &again).expect("contents can be read");
+    // The root itself is not written: a guest has one already.
+    differences.retain(|difference| difference.path != "/");
     assert!(differences.is_empty(), "{differences:?}");
 });

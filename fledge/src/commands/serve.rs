@@ -19,11 +19,8 @@ use super::build::{self, Limits, Settings, What};
 use super::small_file::{self, FileError};
 use crate::confinement::Confinement;
 use crate::plan::Overrides;
-use crate::serve::{Gate, Request, Service};
+use crate::serve::{Gate, KEY_VARIABLE, Request, Service};
 use crate::ui::Ui;
-
-/// The variable that may hold the key.
-const KEY_VARIABLE: &str = "FLEDGE_API_KEY";
 
 /// The shortest key, in characters: what can be guessed protects nothing.
 const MIN_KEY_CHARS: usize = 16;

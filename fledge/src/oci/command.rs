@@ -165,6 +165,8 @@ impl Run<'_> {
         let mut child = Command::new(self.program)
             .args(&self.arguments)
             .envs(self.variables)
+            // Builders run what others wrote: the key of `fledge serve` is not theirs.
+            .env_remove(crate::serve::KEY_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(stdout)
             .stderr(Stdio::piped())

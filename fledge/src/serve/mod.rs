@@ -29,6 +29,9 @@ use routes::Server;
 pub use gate::Gate;
 pub use jobs::{Build, Phase, Request};
 
+/// The variable that may hold the key that clients must present. No program that a build starts gets it.
+pub const KEY_VARIABLE: &str = "FLEDGE_API_KEY";
+
 /// How long builds have to stop when the program ends; they notice within moments unless the disk hangs.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -7,13 +7,17 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::tally::Tally;
-use crate::{printer, process, workspace};
+use crate::{packages, printer, process, workspace};
 
 /// What a test prints that cannot run on this machine, with the reason behind it.
 const SKIP_MARK: &str = "SKIPPED";
 
 /// Runs every test of the workspace but those in documentation.
 pub(super) fn tests(tally: &mut Tally) -> Result<()> {
+    // Nobody else is asked for them: each test that misses one says so and is counted as skipped.
+    if packages::is_root() {
+        packages::ensure(packages::READERS)?;
+    }
     if process::find("cargo-nextest").is_some() {
         nextest(tally)
     } else {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Where, as a JSON pointer (RFC 6901): see [`pointer`].
+    /// Where, as a JSON pointer (RFC 6901): see [`pointer()`].
     pub pointer: String,
     /// What of it is meant.
     pub mark: Mark,
