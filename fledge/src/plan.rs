@@ -9,7 +9,7 @@ use common::build_spec::{
 };
 use common::digest::Digest;
 
-use crate::oci::Source;
+use crate::oci::{Place, Source};
 
 /// Where the image's own programs come from, if not from where the build spec says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -101,6 +101,41 @@ pub struct Plan {
     pub fetches: Vec<Fetch>,
     /// What all this becomes.
     pub output: Output,
+}
+
+impl Plan {
+    /// The files and directories of the host that the build reads, as far as the plan names them.
+    pub fn host_files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self
+            .mappings
+            .iter()
+            .map(|mapping| mapping.host.clone())
+            .collect();
+        match &self.init {
+            PlannedInit::Agent(FileSource::Host { path, .. }) | PlannedInit::Custom(path) => {
+                files.push(path.clone());
+            }
+            PlannedInit::Agent(_) | PlannedInit::None => {}
+        }
+        if let Some(FileSource::Host { path, .. }) = &self.busybox {
+            files.push(path.clone());
+        }
+        match &self.base {
+            Some(PlannedBase::Dockerfile { path, .. }) => files.push(path.clone()),
+            Some(PlannedBase::Image {
+                reference,
+                directory,
+            }) => {
+                if let Ok(source) = Source::parse(reference, directory)
+                    && let Place::Path { path, .. } = source.place
+                {
+                    files.push(path);
+                }
+            }
+            None => {}
+        }
+        files
+    }
 }
 
 /// Flags that contradict the build spec.

@@ -240,3 +240,26 @@ fn a_failed_write_leaves_the_old_artifact() {
         ["app", "conf", "fledge.toml", "kestrel", "plugin.cpio.gz"]
     );
 }
+
+#[test]
+fn what_is_no_file_or_is_read_is_not_replaced() {
+    let workspace = Workspace::new();
+    let spec = fs_err::read(workspace.path("fledge.toml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", workspace.path("link")).unwrap();
+    for (output, expected) in [
+        ("link", "`link` is neither a file nor free"),
+        ("/dev/full", "`/dev/full` is neither a file nor free"),
+        ("fledge.toml", "`fledge.toml` is read by this build"),
+        ("./kestrel", "`./kestrel` is read by this build"),
+    ] {
+        let said = workspace
+            .fledge(&["build", "--agent", "kestrel", "--output", output])
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+    assert_eq!(fs_err::read(workspace.path("fledge.toml")).unwrap(), spec);
+    assert!(workspace.path("link").is_symlink());
+}

@@ -88,6 +88,18 @@ pub enum BuildError {
     /// A file that the spec or the request names lies where it may not.
     #[error(transparent)]
     Confinement(#[from] ConfinementError),
+    /// The artifact would replace a device, a named pipe or a link.
+    #[error("`{}` is neither a file nor free: it is not replaced", path.display())]
+    OutputIsNoFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The artifact would replace what it is built from.
+    #[error("`{}` is read by this build: write the artifact somewhere else", path.display())]
+    OutputIsInput {
+        /// The path.
+        path: PathBuf,
+    },
     /// Flags contradict the spec.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -192,6 +204,8 @@ impl BuildError {
             | Self::Template { .. }
             | Self::Manifest { .. }
             | Self::OutputIsDirectory { .. }
+            | Self::OutputIsNoFile { .. }
+            | Self::OutputIsInput { .. }
             | Self::Confinement(_)
             | Self::Plan(_)
             | Self::Assemble(_)

@@ -57,7 +57,7 @@ pub async fn run(
         template.compose(&path, None, &plan.output)?;
     }
     let manifest_path = manifest_out::path_beside(&path);
-    check_places(&path, &manifest_path)?;
+    check_places(&path, &manifest_path, &plan, settings)?;
 
     let gathered = gather::gather(&plan, settings, ui, &interrupted).await?;
     let template = input.over(gathered.defaults.as_ref());
@@ -117,14 +117,26 @@ pub async fn run(
     })
 }
 
-/// Checks that the artifact and what goes beside it can lie where they should.
-fn check_places(artifact: &Path, manifest: &Path) -> Result<(), BuildError> {
-    output::check(artifact)?;
-    output::check(manifest)?;
-    for document in sidecars::paths(artifact) {
-        output::check(&document)?;
+/// Checks that the artifact and what goes beside it can lie where they should, and replace nothing that is read.
+fn check_places(
+    artifact: &Path,
+    manifest: &Path,
+    plan: &plan::Plan,
+    settings: &Settings,
+) -> Result<(), BuildError> {
+    let mut places = vec![artifact.to_path_buf(), manifest.to_path_buf()];
+    places.extend(sidecars::paths(artifact));
+    for place in &places {
+        output::check(place)?;
     }
-    Ok(())
+    let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+    let spec = match &settings.what {
+        What::Spec(path) => path.as_path(),
+        What::Dockerfile(dockerfile) => Path::new(&dockerfile.path),
+    };
+    let files = plan.host_files();
+    let inputs = files.iter().map(PathBuf::as_path).chain([spec]);
+    output::spare(&places, inputs.chain(settings.manifest.as_deref()))
 }
 
 /// What is to be done, all of it within what the build may use.

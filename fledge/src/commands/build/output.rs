@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use common::build_spec::{Filesystem, FilesystemKind, Output};
@@ -60,6 +60,36 @@ pub(super) fn check(path: &Path) -> Result<(), BuildError> {
         return Err(BuildError::OutputIsDirectory {
             path: path.to_path_buf(),
         });
+    }
+    // A device or a link would be replaced by a file, which nobody means.
+    match fs_err::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(BuildError::OutputIsNoFile {
+            path: path.to_path_buf(),
+        }),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Refuses to write over what is read: `inputs` are files of the host.
+pub(super) fn spare<'a>(
+    outputs: &[&Path],
+    inputs: impl Iterator<Item = &'a Path>,
+) -> Result<(), BuildError> {
+    let identity = |path: &Path| {
+        let metadata = fs_err::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    for input in inputs {
+        let Some(found) = identity(input) else {
+            continue;
+        };
+        for output in outputs {
+            if identity(output) == Some(found) {
+                return Err(BuildError::OutputIsInput {
+                    path: output.to_path_buf(),
+                });
+            }
+        }
     }
     Ok(())
 }
