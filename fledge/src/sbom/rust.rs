@@ -76,8 +76,8 @@ pub(super) mod tests {
     fn crates_are_read_without_what_only_built_them() {
         let json = r#"{"packages":[
             {"name":"app","version":"0.1.0","source":"local","dependencies":[1],"root":true},
-            {"name":"serde","version":"1.0.2","source":"crates.io"},
-            {"name":"cc","version":"1.0.0","source":"crates.io","kind":"build"}]}"#;
+            {"name":"serde","version":"1.0.2","source":"registry"},
+            {"name":"cc","version":"1.0.0","source":"registry","kind":"build"}]}"#;
         let found = packages(&section(json)).unwrap();
         let purls: Vec<_> = found.into_iter().map(|package| package.purl).collect();
         assert_eq!(purls, ["pkg:cargo/app@0.1.0", "pkg:cargo/serde@1.0.2"]);
