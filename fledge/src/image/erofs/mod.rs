@@ -8,6 +8,9 @@
 //! ...          zeros up to a multiple of 2 MiB
 //! ```
 //!
+//! Holes of files are written as zeros: only inodes of chunks can have any (`EROFS_NULL_ADDR`), and those need Linux 5.15, a table of
+//! chunks for each file, and a look at every content before the first byte is written.
+//!
 //! Everything is placed before the first byte is written. The format is that of `fs/erofs/erofs_fs.h` in Linux, and Linux 5.4 can read
 //! all that is used of it.
 

@@ -4,10 +4,10 @@
 //! 4096-byte blocks, extents, checksums of all metadata, 34-bit times, and a journal if wanted; the superblock's features are in
 //! `superblock.rs`. The same input gives the same bytes: the UUID follows from what is written, and the
 //! seed of the directory hashes is fixed.
-//! Contents are streamed; what nobody writes stays a hole.
+//! Contents are streamed; what nobody writes stays a hole. So does every block of a file that has only zeros, as a hole of the file
+//! as well: the layout has room for all of it, and what is saved stays free.
 //!
-//! It writes new file systems only: it reads none and changes none. Holes in files are not kept, and extended attributes have the
-//! room of their inode and one block.
+//! It writes new file systems only: it reads none and changes none. Extended attributes have the room of their inode and one block.
 //!
 //! Sources of the format: Linux Documentation/filesystems/ext4 and `fs/ext4`.
 

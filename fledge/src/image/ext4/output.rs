@@ -3,13 +3,13 @@
 use std::io::{self, Seek, SeekFrom, Write};
 
 use super::format::{BLOCK_BYTES, BLOCK_LEN};
-use super::space::Extent;
+use super::space::{Extent, Space};
 
 /// How much is collected before it is written, in bytes; as much as contents are copied at once.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// What is compared with to find zeros.
-static ZEROS: [u8; BUFFER_BYTES] = [0; BUFFER_BYTES];
+static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
 
 /// Where the file system goes.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ fn offset_of(block: u32) -> u64 {
     u64::from(block) * u64::from(BLOCK_BYTES)
 }
 
-/// Writes a file's content to its blocks, one extent after the other. Where only zeros come, it writes nothing.
+/// Writes what is known to have no holes to its blocks, one extent after the other.
 #[derive(Debug)]
 pub(super) struct FileWriter<'a, W> {
     output: &'a mut Output<W>,
@@ -139,14 +139,83 @@ impl<W: Write + Seek> Write for FileWriter<'_, W> {
             self.left = offset_of(extent.count);
         }
         let count = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
-        let bytes = &bytes[..count];
-        if ZEROS.get(..count) != Some(bytes) {
-            self.output.put_at(self.at, bytes)?;
-        }
+        self.output.put_at(self.at, &bytes[..count])?;
         let written = u64::try_from(count).unwrap_or(u64::MAX);
         self.at += written;
         self.left -= written;
         Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a file's content and gives it its blocks on the way: none where there are only zeros, whatever the source has there, so
+/// that long runs of them take no room and the image does not depend on the holes of this machine's files.
+#[derive(Debug)]
+pub(super) struct SparseWriter<'a, 'b, W> {
+    output: &'a mut Output<W>,
+    space: &'a mut Space<'b>,
+    extents: Vec<Extent>,
+    /// Which block of the file comes next.
+    logical: u32,
+    /// The beginning of it.
+    begun: Vec<u8>,
+}
+
+impl<'a, 'b, W: Write + Seek> SparseWriter<'a, 'b, W> {
+    /// Writes to blocks of `space`.
+    pub(super) fn new(output: &'a mut Output<W>, space: &'a mut Space<'b>) -> Self {
+        Self {
+            output,
+            space,
+            extents: Vec::new(),
+            logical: 0,
+            begun: Vec::with_capacity(BLOCK_LEN),
+        }
+    }
+
+    /// Writes the end, and returns where everything is.
+    pub(super) fn finish(mut self) -> io::Result<Vec<Extent>> {
+        let begun = std::mem::take(&mut self.begun);
+        if !begun.is_empty() {
+            self.block(&begun)?;
+        }
+        Ok(self.extents)
+    }
+
+    /// Writes the next block of the file, or the last, which may be shorter.
+    fn block(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if ZEROS.get(..bytes.len()) != Some(bytes) {
+            let block = self.space.append(&mut self.extents, self.logical);
+            // The layout had room for a file without holes.
+            let block = block.ok_or(io::ErrorKind::StorageFull)?;
+            self.output.put(block, bytes)?;
+        }
+        self.logical += 1;
+        Ok(())
+    }
+}
+
+impl<W: Write + Seek> Write for SparseWriter<'_, '_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (begin, rest) = if self.begun.is_empty() {
+            (&[][..], bytes)
+        } else {
+            bytes.split_at(bytes.len().min(BLOCK_LEN - self.begun.len()))
+        };
+        self.begun.extend_from_slice(begin);
+        if self.begun.len() == BLOCK_LEN {
+            let block = std::mem::take(&mut self.begun);
+            self.block(&block)?;
+        }
+        let mut blocks = rest.chunks_exact(BLOCK_LEN);
+        for block in &mut blocks {
+            self.block(block)?;
+        }
+        self.begun.extend_from_slice(blocks.remainder());
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

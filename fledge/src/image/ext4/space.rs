@@ -81,6 +81,12 @@ impl<'a> Space<'a> {
             place.xattr_block = Some(self.take_one()?);
         }
         self.take(need.content, &mut place.extents)?;
+        self.place_tree(&mut place)?;
+        Some(place)
+    }
+
+    /// Gives an inode what the tree above its extents needs.
+    pub(super) fn place_tree(&mut self, place: &mut Place) -> Option<()> {
         let mut level = place.extents.len();
         while level > ENTRIES_IN_ROOT {
             level = level.div_ceil(ENTRIES_IN_BLOCK);
@@ -88,37 +94,64 @@ impl<'a> Space<'a> {
                 place.nodes.push(self.take_one()?);
             }
         }
-        Some(place)
+        Some(())
+    }
+
+    /// Gives an inode a block more, which is at `logical` in its file, after all that it has. Blocks that are left out are holes:
+    /// they never cost more than they save, because each of them makes at most one extent more.
+    pub(super) fn append(&mut self, extents: &mut Vec<Extent>, logical: u32) -> Option<u32> {
+        let start = self.take_one()?;
+        let is_next = |last: &Extent| {
+            last.logical + last.count == logical
+                && last.start + last.count == start
+                && !start.is_multiple_of(BLOCKS_PER_GROUP)
+        };
+        match extents.last_mut().filter(|last| is_next(last)) {
+            Some(last) => last.count += 1,
+            None => extents.push(Extent {
+                logical,
+                start,
+                count: 1,
+            }),
+        }
+        Some(start)
     }
 
     fn take_one(&mut self) -> Option<u32> {
-        let mut extents = Vec::new();
-        self.take(1, &mut extents)?;
-        extents.first().map(|extent| extent.start)
+        let (start, _) = self.next_run()?;
+        self.next = start + 1;
+        Some(start)
     }
 
     fn take(&mut self, wanted: u32, extents: &mut Vec<Extent>) -> Option<()> {
         let mut logical = 0;
         while logical < wanted {
-            if self.next >= self.geometry.blocks {
-                return None;
-            }
-            let group = self.next / BLOCKS_PER_GROUP;
-            let begin = Geometry::start_of(group);
-            let end = begin + self.geometry.blocks_in(group);
-            let start = self.next.max(begin + self.geometry.metadata_blocks(group));
-            let count = (end - start).min(wanted - logical);
-            if count > 0 {
-                extents.push(Extent {
-                    logical,
-                    start,
-                    count,
-                });
-            }
+            let (start, free) = self.next_run()?;
+            let count = free.min(wanted - logical);
+            extents.push(Extent {
+                logical,
+                start,
+                count,
+            });
             logical += count;
             self.next = start + count;
         }
         Some(())
+    }
+
+    /// The next free block, and how many of its group are free from there on.
+    fn next_run(&mut self) -> Option<(u32, u32)> {
+        while self.next < self.geometry.blocks {
+            let group = self.next / BLOCKS_PER_GROUP;
+            let begin = Geometry::start_of(group);
+            let end = begin + self.geometry.blocks_in(group);
+            let start = self.next.max(begin + self.geometry.metadata_blocks(group));
+            if start < end {
+                return Some((start, end - start));
+            }
+            self.next = end;
+        }
+        None
     }
 
     /// How many blocks of a group are in use; they are its first.
@@ -269,6 +302,39 @@ mod tests {
                 next += extent.count;
             }
             assert_eq!(next, content);
+        }
+    }
+
+    #[test]
+    fn a_file_without_holes_is_placed_as_if_it_were_known() {
+        let inodes = Inodes::with_free(11, 0);
+        let geometry = Geometry::new(5 * BLOCKS_PER_GROUP, inodes).unwrap();
+        let mut space = Space::new(&geometry);
+        let content = 4 * BLOCKS_PER_GROUP + 17;
+        let known = space.place(Need::content(content)).unwrap();
+        let mut appended = Place::default();
+        let mut space = Space::new(&geometry);
+        for logical in 0..content {
+            space.append(&mut appended.extents, logical).unwrap();
+        }
+        space.place_tree(&mut appended).unwrap();
+        assert_eq!(appended, known);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn holes_never_cost_more_than_they_save(content in 1_u32..20_000, keep in 1_u32..40) {
+            let inodes = Inodes::with_free(11, 0);
+            let geometry = Geometry::new(4 * BLOCKS_PER_GROUP, inodes).unwrap();
+            let dense = Space::new(&geometry).place(Need::content(content)).unwrap();
+            let mut sparse = Place::default();
+            let mut space = Space::new(&geometry);
+            // After every `keep` blocks a hole.
+            for logical in (0..content).filter(|block| block % (keep + 1) != keep) {
+                space.append(&mut sparse.extents, logical).unwrap();
+            }
+            space.place_tree(&mut sparse).unwrap();
+            assert!(sparse.blocks() <= dense.blocks(), "{} {}", sparse.blocks(), dense.blocks());
         }
     }
 

@@ -244,8 +244,11 @@ fn a_file_of_many_extents_is_whole() {
     tree.replace(b"zz", file("after it")).unwrap();
     let image = image(&tree, &options(Size::Automatic, true));
     check(&image);
-    let extents = ask(&image, "extents /large");
-    assert!(extents.contains(" 0/ 1 "), "{extents}");
+    // Where only zeros are, there is nothing: the five marks lie in six blocks.
+    if is_installed("debugfs") {
+        let stat = ask(&image, "stat /large");
+        assert!(stat.contains("Blockcount: 48\n"), "{stat}");
+    }
     // Zeros are not written.
     let written = image.as_file().metadata().unwrap().blocks() * 512;
     assert!(written < 16 * MIB, "{written}");
@@ -263,6 +266,66 @@ fn a_file_of_many_extents_is_whole() {
         fs_err::read(mounted.path().join("zz")).unwrap(),
         b"after it"
     );
+}
+
+#[test]
+fn zeros_are_holes_wherever_they_come_from() {
+    const BLOCK: usize = 4096;
+    let mut content = noise(2 * BLOCK + 5);
+    content.resize(1_000_000, 0);
+    content.extend(noise(3 * BLOCK));
+    content.resize(content.len() + 10 * BLOCK, 0);
+    let fragments = [noise(BLOCK), vec![0; BLOCK]].concat().repeat(1000);
+    let files = [
+        ("mixed", content),
+        ("zeros", vec![0; 123_456]),
+        ("short", vec![0; 7]),
+        ("fragments", fragments),
+        ("after", b"after them".to_vec()),
+    ];
+    let mut tree = Tree::default();
+    for (name, content) in &files {
+        tree.replace(name.as_bytes(), file(content.clone()))
+            .unwrap();
+    }
+    let mut from_host = Tree::default();
+    let directory = tempfile::tempdir().unwrap();
+    for (name, content) in &files {
+        let path = directory.path().join(name);
+        fs_err::write(&path, content).unwrap();
+        let size_bytes = u64::try_from(content.len()).unwrap();
+        let mut node = file("");
+        node.kind = Kind::File(Content::Host { path, size_bytes });
+        from_host.replace(name.as_bytes(), node).unwrap();
+    }
+    for size in [Size::Automatic, Size::Free(0)] {
+        let image = image(&tree, &options(size, false));
+        check(&image);
+        let other = self::image(&from_host, &options(size, false));
+        assert_eq!(
+            fs_err::read(image.path()).unwrap(),
+            fs_err::read(other.path()).unwrap()
+        );
+        if !is_installed("debugfs") {
+            continue;
+        }
+        for (name, content) in &files {
+            let path = directory.path().join("dumped");
+            ask(&image, &format!("dump /{name} {}", path.display()));
+            assert!(&fs_err::read(&path).unwrap() == content, "{name}");
+        }
+        // In units of 512 bytes; of the fragments also the tree above 1000 extents.
+        for (name, blocks) in [
+            ("mixed", 7),
+            ("zeros", 0),
+            ("short", 0),
+            ("fragments", 1003),
+        ] {
+            let stat = ask(&image, &format!("stat /{name}"));
+            let expected = format!("Blockcount: {}\n", blocks * 8);
+            assert!(stat.contains(&expected), "{name}: {stat}");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::format::{BLOCK_BYTES, BLOCK_LEN, put};
 use super::geometry::{Geometry, has_superblock};
 use super::inode::{HAS_EXTENTS, HAS_INDEX, Inode, XATTRS_LEN, device_root};
 use super::journal;
-use super::output::{FileWriter, Output};
+use super::output::{FileWriter, Output, SparseWriter};
 use super::plan::{self, LOST_AND_FOUND_BLOCKS, MAX_SHORT_TARGET_BYTES, Plan, Planned};
 use super::size::Layout;
 use super::space::{Need, Place, ROOT_LEN, Space};
@@ -72,7 +72,14 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
 
     /// Writes an inode of the plan, and what is in it.
     fn planned(&mut self, number: u32, planned: &Planned<'_>) -> Result<(), WriteError> {
-        let place = self.place(planned.need)?;
+        let mut place = self.place(match planned.kind {
+            // It gets its blocks while it is written, and fewer where it has only zeros.
+            Kind::File(_) => Need {
+                content: 0,
+                ..planned.need
+            },
+            _ => planned.need,
+        })?;
         let stored = Stored::new(planned.path, &planned.attributes.xattrs)?;
         let mut inode = Inode {
             attributes: planned.attributes,
@@ -99,8 +106,9 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
                 inode.size_bytes = u64::from(planned.need.content) * u64::from(BLOCK_BYTES);
             }
             Kind::File(content) => {
-                self.content(planned.path, content, &place)?;
+                self.content(planned.path, content, &mut place)?;
                 inode.size_bytes = content.size_bytes();
+                inode.blocks = place.blocks();
             }
             Kind::Symlink(target) => {
                 inode.size_bytes = u64::try_from(target.len()).unwrap_or(u64::MAX);
@@ -123,9 +131,7 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
 
     fn place(&mut self, need: Need) -> Result<Place, WriteError> {
         // The same as in the layout, so there is room.
-        self.space.place(need).ok_or_else(|| {
-            WriteError::TooLarge("The content does not fit into the image".to_owned())
-        })
+        self.space.place(need).ok_or_else(no_room)
     }
 
     fn count_directory(&mut self, number: u32) {
@@ -154,10 +160,19 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
         Ok(directory.has_index())
     }
 
-    fn content(&mut self, path: &[u8], content: &Content, place: &Place) -> Result<(), WriteError> {
+    /// Writes a file's content, and gives it its blocks.
+    fn content(
+        &mut self,
+        path: &[u8],
+        content: &Content,
+        place: &mut Place,
+    ) -> Result<(), WriteError> {
+        let mut writer = SparseWriter::new(&mut self.out, &mut self.space);
         content
-            .copy_to(&mut FileWriter::new(&mut self.out, &place.extents))
-            .map_err(|error| WriteError::copying(path, error))
+            .copy_to(&mut writer)
+            .map_err(|error| WriteError::copying(path, error))?;
+        place.extents = writer.finish()?;
+        self.space.place_tree(place).ok_or_else(no_room)
     }
 
     /// Writes the blocks of an extent tree, and returns its root.
@@ -257,6 +272,10 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
             })
             .collect()
     }
+}
+
+fn no_room() -> WriteError {
+    WriteError::TooLarge("The content does not fit into the image".to_owned())
 }
 
 /// What identifies the file system: its size, its time, and how much is in it.
