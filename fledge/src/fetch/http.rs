@@ -165,7 +165,7 @@ impl Client {
 fn unreachable(url: &str, source: reqwest::Error) -> FetchError {
     FetchError::Unreachable {
         url: url.to_owned(),
-        source: source.without_url(),
+        source: source.into(),
     }
 }
 

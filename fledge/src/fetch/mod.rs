@@ -2,6 +2,7 @@
 //! network again.
 
 mod cache;
+mod connection_error;
 mod http;
 pub mod member;
 mod partial;
@@ -20,6 +21,7 @@ pub(crate) use partial::Partial;
 
 pub use cache::Cache;
 pub(crate) use cache::digest_of;
+pub use connection_error::ConnectionError;
 pub use http::Client;
 pub use release::{RELEASES_URL, Shipped};
 
@@ -39,7 +41,7 @@ pub enum FetchError {
         url: String,
         /// Why.
         #[source]
-        source: reqwest::Error,
+        source: ConnectionError,
     },
     /// The server says no.
     #[error("Cannot download `{url}`: the server answered {status}")]

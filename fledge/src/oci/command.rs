@@ -315,6 +315,25 @@ pub(super) mod tests {
         watch::channel(false).1
     }
 
+    /// The number of the process that a script writes to `path`, as soon as it is there.
+    pub(in crate::oci) async fn process_in(path: &Path) -> u32 {
+        loop {
+            let text = fs_err::read_to_string(path).unwrap_or_default();
+            if let Some(number) = text.strip_suffix('\n') {
+                return number.parse().unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until a process is gone, or only its parent has not taken note yet.
+    pub(in crate::oci) async fn ended(process: u32) {
+        let stat = format!("/proc/{process}/stat");
+        while fs_err::read_to_string(&stat).is_ok_and(|text| !text.contains(") Z ")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn run<'a>(program: &'a Path, on_line: &'a dyn Fn(&str)) -> Run<'a> {
         Run {
             program,
@@ -355,10 +374,9 @@ pub(super) mod tests {
     #[tokio::test]
     async fn what_takes_too_long_is_ended_with_its_children() {
         let directory = tempfile::tempdir().unwrap();
-        let mark = directory.path().join("mark");
-        let text = format!("(sleep 3; touch {}) & sleep 60", mark.display());
+        let child = directory.path().join("child");
+        let text = format!("sleep 600 & echo $! > {}; wait", child.display());
         let program = script(directory.path(), "x", &text);
-        let begin = Instant::now();
         let late = Run {
             limit: Some(Duration::from_millis(300)),
             ..run(&program, &|_| {})
@@ -367,19 +385,20 @@ pub(super) mod tests {
             late.finish().await,
             Err(CommandError::Timeout { .. })
         ));
+        // It may have been ended before it began anything.
+        drop(fs_err::remove_file(&child));
         let (sender, interrupted) = watch::channel(false);
         let stopped = Run {
             interrupted,
             ..run(&program, &|_| {})
         };
-        let (result, ()) = tokio::join!(stopped.finish(), async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+        let (result, process) = tokio::join!(stopped.finish(), async {
+            let process = process_in(&child).await;
             sender.send(true).unwrap();
+            process
         });
         assert!(matches!(result, Err(CommandError::Interrupted)));
-        assert!(begin.elapsed() < Duration::from_secs(10));
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        assert!(!mark.exists());
+        ended(process).await;
     }
 
     #[tokio::test]

@@ -59,8 +59,24 @@ pub enum DescriptorError {
     MediaType {
         /// What it says it is.
         media_type: String,
-        /// What it should be: `manifest`, `config` or `layer`.
+        /// What it should be: `manifest` or `layer`.
         what: &'static str,
+    },
+    /// It is something else that registries keep.
+    #[error("It is not a container image but {what} (`{media_type}`)")]
+    Artifact {
+        /// In words: `a Helm chart`.
+        what: &'static str,
+        /// What it says it is.
+        media_type: String,
+    },
+    /// It says to be something else than who names it says.
+    #[error("The image's manifest is `{found}`, but is named as `{named}`")]
+    Contradiction {
+        /// What it says.
+        found: String,
+        /// What the index or the registry says.
+        named: String,
     },
     /// It has none or too many layers, or not as many as its config says.
     #[error("The image has {count} layers, {problem}")]
@@ -148,22 +164,35 @@ struct Raw {
     #[serde(default)]
     schema_version: u32,
     media_type: Option<String>,
+    artifact_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
 }
 
 impl Document {
-    /// Reads what `json` is, which `media_type` says if it does not say so itself.
+    /// Reads what `json` is. Who named it may have said so, as `named`; both must agree.
     ///
     /// # Errors
     /// Where it is malformed, or of another kind.
-    pub(super) fn parse(json: &[u8], media_type: Option<&str>) -> Result<Self, DescriptorError> {
+    pub(super) fn parse(json: &[u8], named: Option<&str>) -> Result<Self, DescriptorError> {
         if json.len() > MAX_MANIFEST_BYTES {
             return Err(DescriptorError::TooLarge);
         }
+        let named = named.filter(|named| !named.is_empty());
+        if let Some(named) = named.filter(|named| !is_document(named)) {
+            return Err(wrong_type(named, "manifest"));
+        }
         let raw: Raw = serde_json::from_slice(json).map_err(DescriptorError::Malformed)?;
-        let media_type = raw.media_type.as_deref().or(media_type).unwrap_or_default();
+        let said = raw.media_type.as_deref().filter(|said| !said.is_empty());
+        if let (Some(found), Some(named)) = (said, named)
+            && found != named
+            && is_document(found)
+        {
+            let (found, named) = (found.to_owned(), named.to_owned());
+            return Err(DescriptorError::Contradiction { found, named });
+        }
+        let media_type = said.or(named).unwrap_or_default();
         if raw.schema_version == 1 && raw.manifests.is_none() && raw.layers.is_none() {
             let name = "application/vnd.docker.distribution.manifest.v1+json";
             return Err(wrong_type(name, "manifest"));
@@ -176,7 +205,8 @@ impl Document {
             (kind, None, Some(config), Some(layers))
                 if MANIFEST_TYPES.contains(&kind) || kind.is_empty() =>
             {
-                Manifest { config, layers }.checked().map(Self::Manifest)
+                let manifest = Manifest { config, layers };
+                manifest.checked(raw.artifact_type).map(Self::Manifest)
             }
             ("", ..) => Err(wrong_type("", "manifest")),
             (kind, ..) => Err(wrong_type(kind, "manifest")),
@@ -185,9 +215,17 @@ impl Document {
 }
 
 impl Manifest {
-    fn checked(self) -> Result<Self, DescriptorError> {
-        if !CONFIG_TYPES.contains(&self.config.media_type.as_str()) {
-            return Err(wrong_type(&self.config.media_type, "config"));
+    fn checked(self, artifact_type: Option<String>) -> Result<Self, DescriptorError> {
+        let config_type = self.config.media_type.as_str();
+        if !CONFIG_TYPES.contains(&config_type) {
+            // Of an artifact with an empty config, only this says what it is.
+            let kind = artifact_type.filter(|kind| !kind.is_empty());
+            return Err(artifact(kind.as_deref().unwrap_or(config_type)));
+        }
+        let mut types = self.layers.iter().map(|layer| layer.media_type.as_str());
+        // Some tools put a module into an image with a config like any other.
+        if let Some(wasm) = types.find(|name| name.contains("wasm")) {
+            return Err(artifact(wasm));
         }
         for layer in &self.layers {
             if !LAYER_TYPES.contains(&layer.media_type.as_str()) {
@@ -253,21 +291,40 @@ impl Index {
         listed(&names)
     }
 
+    /// The entries that are called `wanted`, or all of them.
+    pub(super) fn called(&self, wanted: Option<&str>) -> Self {
+        let is_called = |entry: &&Descriptor| wanted.is_none_or(|wanted| entry.is_called(wanted));
+        Self(self.0.iter().filter(is_called).cloned().collect())
+    }
+
+    /// The entry with this digest, as an index of its own.
+    pub(super) fn pinned(&self, digest: Digest) -> Option<Self> {
+        let found = self.0.iter().find(|entry| entry.digest == digest)?;
+        Some(Self(vec![found.clone()]))
+    }
+
+    /// The entries that are indexes themselves.
+    pub(super) fn indexes(&self) -> impl Iterator<Item = &Descriptor> {
+        let is_index = |entry: &&Descriptor| INDEX_TYPES.contains(&entry.media_type.as_str());
+        self.0.iter().filter(is_index)
+    }
+
+    /// The entries by digest, with their names, for people.
+    pub(super) fn digests(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|entry| match entry.name() {
+            Some(name) => format!("`{}` ({name})", entry.digest),
+            None => format!("`{}`", entry.digest),
+        })
+    }
+
     /// The image that is called `wanted` in a layout, or the only one.
     ///
     /// # Errors
     /// Where there is none or not one.
     pub(super) fn named(&self, wanted: Option<&str>) -> Result<Self, DescriptorError> {
-        let matching: Vec<&Descriptor> = match wanted {
-            Some(wanted) => self
-                .0
-                .iter()
-                .filter(|entry| entry.is_called(wanted))
-                .collect(),
-            None => self.0.iter().collect(),
-        };
+        let matching = self.called(wanted);
         let names: Vec<String> = self.0.iter().filter_map(Descriptor::name).collect();
-        match (matching.as_slice(), wanted) {
+        match (matching.0.as_slice(), wanted) {
             ([], Some(wanted)) => Err(DescriptorError::NoSuchName {
                 wanted: wanted.to_owned(),
                 is: format!("is only {}", listed(&names)),
@@ -283,7 +340,17 @@ impl Index {
                     names: listed(&names),
                 })
             }
-            (matching, _) => Ok(Self(matching.iter().map(|&entry| entry.clone()).collect())),
+            _ => Ok(matching),
+        }
+    }
+}
+
+impl DescriptorError {
+    /// Nothing has the digest `pin`; what there is, is `names`.
+    pub(super) fn not_pinned(pin: Digest, names: &[String]) -> Self {
+        Self::NoSuchName {
+            wanted: pin.to_string(),
+            is: format!("is only {}", listed(names)),
         }
     }
 }
@@ -305,11 +372,40 @@ impl Descriptor {
     }
 }
 
+/// Whether this is the media type of a manifest or an index.
+pub(super) fn is_document(media_type: &str) -> bool {
+    MANIFEST_TYPES.contains(&media_type) || INDEX_TYPES.contains(&media_type)
+}
+
 fn wrong_type(media_type: &str, what: &'static str) -> DescriptorError {
     DescriptorError::MediaType {
-        media_type: media_type.chars().take(120).collect(),
+        media_type: shown_type(media_type),
         what,
     }
+}
+
+/// What an artifact's media type begins with, and what it is: as Helm, the WebAssembly working group of the CNCF, and sigstore have them.
+const ARTIFACTS: [(&str, &str); 4] = [
+    ("application/vnd.cncf.helm.", "a Helm chart"),
+    ("application/vnd.wasm.", "a WebAssembly module"),
+    ("application/wasm", "a WebAssembly module"),
+    ("application/vnd.dev.cosign.", "a signature"),
+];
+
+fn artifact(media_type: &str) -> DescriptorError {
+    let known = ARTIFACTS
+        .iter()
+        .find(|(start, _)| media_type.starts_with(start));
+    DescriptorError::Artifact {
+        what: known.map_or("another artifact", |(_, what)| what),
+        media_type: shown_type(media_type),
+    }
+}
+
+/// A media type for people.
+pub(super) fn shown_type(media_type: &str) -> String {
+    let start = media_type.chars().take(120);
+    start.flat_map(char::escape_debug).collect()
 }
 
 /// At most ten, for people.
@@ -379,7 +475,10 @@ mod tests {
             assert!(Document::parse(manifest(kind, config, layer).as_bytes(), None).is_ok());
             for (json, name) in [
                 (manifest("x/m", config, layer), "`x/m`"),
-                (manifest(kind, "x/c", layer), "`x/c`"),
+                (
+                    manifest(kind, "x/c", layer),
+                    "not a container image but another artifact (`x/c`)",
+                ),
                 (manifest(kind, config, "x/l"), "`x/l`"),
             ] {
                 assert!(error(&json).contains(name), "{}", error(&json));
@@ -388,6 +487,67 @@ mod tests {
         assert!(error(r#"{"schemaVersion":1,"fsLayers":[]}"#).contains("manifest.v1"));
         assert!(error("{}").contains("media type"));
         assert!(error("[").contains("malformed"));
+    }
+
+    #[test]
+    fn who_names_a_manifest_must_agree_with_it() {
+        let json = manifest(MANIFEST_TYPES[0], CONFIG_TYPES[0], LAYER_TYPES[0]);
+        let silent = json.replacen(MANIFEST_TYPES[0], "", 1);
+        let parse = |json: &str, named: &str| match Document::parse(json.as_bytes(), Some(named)) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        for (json, named) in [
+            (&json, MANIFEST_TYPES[0]),
+            (&json, ""),
+            (&silent, MANIFEST_TYPES[1]),
+        ] {
+            assert_eq!(parse(json, named), "", "{named}");
+        }
+        for (named, expected) in [
+            ("text/html", "`text/html` is not the media type of"),
+            ("application/vnd.in-toto+json", "is not the media type of"),
+            (INDEX_TYPES[0], "but is named as"),
+            (MANIFEST_TYPES[1], "but is named as"),
+        ] {
+            assert!(parse(&json, named).contains(expected), "{named}");
+        }
+        // What cannot be read is not read where its name says enough.
+        assert!(parse("<html>", "text/html").contains("`text/html`"));
+    }
+
+    #[test]
+    fn artifacts_are_no_images() {
+        let kind = MANIFEST_TYPES[0];
+        let empty = "application/vnd.oci.empty.v1+json";
+        let typed = manifest(kind, empty, empty).replacen(
+            '{',
+            r#"{"artifactType":"application/vnd.example+type","#,
+            1,
+        );
+        let helm = "application/vnd.cncf.helm.config.v1+json";
+        let wasm = "application/vnd.wasm.config.v0+json";
+        for (json, expected) in [
+            (
+                manifest(kind, helm, "x/l"),
+                format!("a Helm chart (`{helm}`)"),
+            ),
+            (
+                manifest(kind, wasm, "application/wasm"),
+                format!("a WebAssembly module (`{wasm}`)"),
+            ),
+            (
+                manifest(kind, CONFIG_TYPES[0], "application/wasm"),
+                "a WebAssembly module (`application/wasm`)".to_owned(),
+            ),
+            (
+                typed,
+                "another artifact (`application/vnd.example+type`)".to_owned(),
+            ),
+        ] {
+            let expected = format!("It is not a container image but {expected}");
+            assert_eq!(error(&json), expected);
+        }
     }
 
     #[test]

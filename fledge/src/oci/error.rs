@@ -147,6 +147,7 @@ fn registry_code(error: &RegistryError) -> ExitCode {
         RegistryError::Cache(_)
         | RegistryError::Unauthorized { .. }
         | RegistryError::Status { .. }
+        | RegistryError::MediaType { .. }
         | RegistryError::Login { .. }
         | RegistryError::Pin { .. }
         | RegistryError::TooLarge { .. }
@@ -169,6 +170,7 @@ fn store_code(error: &StoreError) -> ExitCode {
         StoreError::Unpack { source, .. } => spool_code(source),
         StoreError::Read { .. }
         | StoreError::NotAnImage { .. }
+        | StoreError::NoLayout { .. }
         | StoreError::Archive { .. }
         | StoreError::Missing { .. }
         | StoreError::ReadPart { .. }

@@ -37,7 +37,7 @@ use self::dockerfile::Build;
 use self::local::Engines;
 use self::registry::Registry;
 use self::spool::Workplace;
-use self::store::Stored;
+use self::store::{Stored, Wanted};
 use crate::cache::TEMPORARY_PREFIX;
 use crate::fetch::{Cache, Client};
 use crate::tree::Tree;
@@ -132,7 +132,7 @@ impl Loader<'_> {
             } => ImageError::Interrupted,
             error => error.into(),
         })?;
-        let image = self.stored(&built.archive, None, Format::Any, text).await;
+        let image = self.stored(&built.archive, Wanted::ONLY, text).await;
         drop(built.room);
         image
     }
@@ -140,8 +140,18 @@ impl Loader<'_> {
     async fn find(&self, source: &Source) -> Result<Image, ImageError> {
         let text = &source.text;
         match &source.place {
-            Place::Path { path, name, format } => {
-                self.stored(path, name.as_deref(), *format, text).await
+            Place::Path {
+                path,
+                name,
+                pin,
+                format,
+            } => {
+                let wanted = Wanted {
+                    name: name.clone(),
+                    pin: *pin,
+                    format: *format,
+                };
+                self.stored(path, wanted, text).await
             }
             Place::Registry(reference) => self.pull(reference, text).await,
             Place::Docker(reference) => self.save(Engine::Docker, reference, text).await,
@@ -187,7 +197,7 @@ impl Loader<'_> {
         let file = archive.reopen().map_err(room)?;
         engines.save(engine, reference, file).await?;
         // The engine wrote the one image that it was asked for.
-        self.stored(archive.path(), None, Format::Any, text).await
+        self.stored(archive.path(), Wanted::ONLY, text).await
     }
 
     async fn pull(&self, reference: &Reference, text: &str) -> Result<Image, ImageError> {
@@ -208,14 +218,8 @@ impl Loader<'_> {
         }
     }
 
-    async fn stored(
-        &self,
-        path: &Path,
-        name: Option<&str>,
-        format: Format,
-        text: &str,
-    ) -> Result<Image, ImageError> {
-        let (path, name) = (path.to_path_buf(), name.map(str::to_owned));
+    async fn stored(&self, path: &Path, wanted: Wanted, text: &str) -> Result<Image, ImageError> {
+        let path = path.to_path_buf();
         let (directory, interrupted) = (self.cache.clone(), self.interrupted.clone());
         let opening = tokio::task::spawn_blocking(move || {
             let budget = Budget::default();
@@ -224,7 +228,7 @@ impl Loader<'_> {
                 budget: &budget,
                 stop: &|| *interrupted.borrow(),
             };
-            store::open(&path, name.as_deref(), format, workplace)
+            store::open(&path, &wanted, workplace)
         });
         let stored = opening.await.map_err(|_| ImageError::Interrupted)?;
         let stored = stored.map_err(|source| ImageError::Store {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use common::digest::Digest;
 use oci_client::{ParseError, Reference};
 
 use super::store::Format;
@@ -29,6 +30,18 @@ pub enum SourceError {
         /// Why.
         #[source]
         source: ParseError,
+    },
+    /// The digest behind its `@` is none.
+    #[error("`{text}` is pinned by a digest that is not `sha256:` and 64 hexadecimal digits")]
+    Pin {
+        /// As written.
+        text: String,
+    },
+    /// It has no manifests with digests.
+    #[error("`{text}` cannot be pinned by a digest: what `docker save` writes has no manifest")]
+    Unpinnable {
+        /// As written.
+        text: String,
     },
 }
 
@@ -58,6 +71,8 @@ pub enum Place {
         path: PathBuf,
         /// What it is called there.
         name: Option<String>,
+        /// The digest of its manifest or index: `@sha256:...` at the end.
+        pin: Option<Digest>,
         /// What it must be.
         format: Format,
     },
@@ -83,6 +98,12 @@ impl Source {
             })
         };
         let in_path = |rest: &str, format| {
+            let (rest, pin) = split_pin(rest)?;
+            if pin.is_some() && format == Format::Docker {
+                return Err(SourceError::Unpinnable {
+                    text: shown(trimmed),
+                });
+            }
             let (path, name) = match rest.split_once(':') {
                 Some((path, name)) => (path, Some(name)),
                 None => (rest, None),
@@ -95,8 +116,15 @@ impl Source {
             Ok(Place::Path {
                 path: directory.join(path),
                 name: name.filter(|name| !name.is_empty()).map(str::to_owned),
+                pin,
                 format,
             })
+        };
+        let (unpinned, pin) = match split_pin(trimmed) {
+            Err(error) if is_path(trimmed) => return Err(error),
+            // Of a reference, its own parser says what is wrong.
+            Err(_) => (trimmed, None),
+            Ok(split) => split,
         };
         let place = match trimmed.split_once(':') {
             Some(("docker", rest)) if rest.starts_with("//") => Place::Registry(reference(rest)?),
@@ -104,9 +132,10 @@ impl Source {
             Some(("containers-storage", rest)) => Place::Podman(reference(rest)?),
             Some(("oci" | "oci-archive", rest)) if !is_port(rest) => in_path(rest, Format::Oci)?,
             Some(("docker-archive", rest)) => in_path(rest, Format::Docker)?,
-            _ if is_path(trimmed) => Place::Path {
-                path: directory.join(trimmed),
+            _ if is_path(unpinned) => Place::Path {
+                path: directory.join(unpinned),
                 name: None,
+                pin,
                 format: Format::Any,
             },
             _ => Place::Anywhere(reference(trimmed)?),
@@ -179,6 +208,24 @@ pub fn plugin_name(text: &str) -> String {
     name.trim_matches('-').to_owned()
 }
 
+/// What is in front of `@sha256:...`, and the digest. Another `@` is part of a path.
+fn split_pin(text: &str) -> Result<(&str, Option<Digest>), SourceError> {
+    match text.rsplit_once('@') {
+        Some((rest, digest)) if is_digest(digest) => match digest.parse() {
+            Ok(digest) => Ok((rest, Some(digest))),
+            Err(_) => Err(SourceError::Pin { text: shown(text) }),
+        },
+        _ => Ok((text, None)),
+    }
+}
+
+/// Whether a text is meant as a digest, of an algorithm that registries know (OCI image specification, descriptor.md).
+fn is_digest(text: &str) -> bool {
+    ["sha256:", "sha384:", "sha512:"]
+        .iter()
+        .any(|algorithm| text.starts_with(algorithm))
+}
+
 fn shown(text: &str) -> String {
     text.chars()
         .take(120)
@@ -197,8 +244,14 @@ mod tests {
                 Place::Anywhere(reference) => format!("anywhere {reference}"),
                 Place::Docker(reference) => format!("docker {reference}"),
                 Place::Podman(reference) => format!("podman {reference}"),
-                Place::Path { path, name, format } => {
-                    format!("{} {name:?} {format:?}", path.display())
+                Place::Path {
+                    path,
+                    name,
+                    pin,
+                    format,
+                } => {
+                    let pin = pin.map(|pin| format!(" @{pin}")).unwrap_or_default();
+                    format!("{} {name:?} {format:?}{pin}", path.display())
                 }
             },
             Err(error) => error.to_string(),
@@ -235,9 +288,24 @@ mod tests {
         }
         assert_eq!(parse(&pinned), format!("anywhere {pinned}"));
         for (text, expected) in [
+            ("oci:dir", "/base/dir None Oci"),
+            ("oci:a@b/dir:tag", "/base/a@b/dir Some(\"tag\") Oci"),
+            ("oci-archive:x.tar", "/base/x.tar None Oci"),
+            ("./dir", "/base/./dir None Any"),
+            ("image.tar", "/base/image.tar None Any"),
+        ] {
+            let expected = format!("{expected} @{digest}");
+            assert_eq!(parse(&format!("{text}@{digest}")), expected);
+        }
+        let docker = format!("docker-archive:x.tar@{digest}");
+        for (text, expected) in [
             ("", "names no image"),
             ("docker://", "names no image"),
             ("oci:", "names no image"),
+            ("oci:dir@sha256:12", "is not `sha256:` and 64"),
+            ("oci:dir@sha512:12", "is not `sha256:` and 64"),
+            ("./dir@sha256:12", "is not `sha256:` and 64"),
+            (docker.as_str(), "cannot be pinned by a digest"),
             ("Nginx", "not an image reference"),
             ("--output=x", "not an image reference"),
             ("a b", "not an image reference"),

@@ -32,6 +32,8 @@ pub enum SpoolError {
     Decompress {
         /// The format.
         format: &'static str,
+        /// The digest of all of the blob: it tells whether the blob was damaged or made so.
+        blob: Digest,
         /// Why.
         #[source]
         source: io::Error,
@@ -41,6 +43,8 @@ pub enum SpoolError {
     Format {
         /// The format.
         format: &'static str,
+        /// The digest of all of the blob.
+        blob: Digest,
     },
     /// The archive cannot be kept.
     #[error("It cannot be unpacked into a file in `{directory}`")]
@@ -57,6 +61,16 @@ pub enum SpoolError {
     /// The user pressed Ctrl-C.
     #[error("Interrupted")]
     Interrupted,
+}
+
+impl SpoolError {
+    /// The digest of the whole blob, where it was read to its end.
+    pub(super) fn blob(&self) -> Option<Digest> {
+        match self {
+            Self::Decompress { blob, .. } | Self::Format { blob, .. } => Some(*blob),
+            Self::Read(_) | Self::Write { .. } | Self::Exhausted(_) | Self::Interrupted => None,
+        }
+    }
 }
 
 /// A plain archive in a file.
@@ -105,6 +119,16 @@ enum Compression {
     None,
     Gzip,
     Zstd,
+    /// In a way that no layer is.
+    Other(&'static str),
+}
+
+/// Why not all was copied.
+enum PumpError {
+    /// The input cannot be read, which a damaged stream says too.
+    Input(io::Error),
+    /// Anything else.
+    Other(SpoolError),
 }
 
 /// What the work goes by.
@@ -135,7 +159,11 @@ pub(super) fn spool(blob: &Content, workplace: Workplace<'_>) -> Result<Spooled,
     let mut reader = blob.open().map_err(SpoolError::Read)?;
     let compression = detect(&mut reader)?;
     if compression == Compression::None {
-        let (size_bytes, digest) = pump(&mut reader, io::sink(), workplace, "tar")?;
+        let pumped = pump(&mut reader, io::sink(), workplace);
+        let (size_bytes, digest) = pumped.map_err(|error| match error {
+            PumpError::Input(source) => SpoolError::Read(source),
+            PumpError::Other(error) => error,
+        })?;
         let archive = plain(blob, workplace)?;
         if archive.size_bytes != size_bytes {
             return Err(SpoolError::Read(io::ErrorKind::UnexpectedEof.into()));
@@ -148,26 +176,44 @@ pub(super) fn spool(blob: &Content, workplace: Workplace<'_>) -> Result<Spooled,
     }
     let mut hashing = BufReader::with_capacity(BUFFER_BYTES, HashingReader::new(reader));
     let file = anonymous(workplace)?;
-    let (size_bytes, diff_id) = if compression == Compression::Gzip {
+    let (format, pumped) = match compression {
         // Several members, one after the other, are one archive: eStargz has one per file.
-        pump(MultiGzDecoder::new(&mut hashing), &file, workplace, "gzip")?
-    } else {
-        let decoder = zstd_decoder(&mut hashing).map_err(|source| SpoolError::Decompress {
-            format: "zstd",
-            source,
-        })?;
-        pump(decoder, &file, workplace, "zstd")?
+        Compression::Gzip => {
+            let decoder = MultiGzDecoder::new(&mut hashing);
+            ("gzip", pump(decoder, &file, workplace))
+        }
+        Compression::Other(format) => {
+            let blob = hash_rest(hashing, workplace)?;
+            return Err(SpoolError::Format { format, blob });
+        }
+        Compression::Zstd | Compression::None => {
+            let decoder = zstd_decoder(&mut hashing).map_err(PumpError::Input);
+            let pumped = decoder.and_then(|decoder| pump(decoder, &file, workplace));
+            ("zstd", pumped)
+        }
     };
-    io::copy(&mut hashing, &mut io::sink()).map_err(SpoolError::Read)?;
-    Ok(Spooled {
-        archive: Archive {
-            file: Arc::new(file),
-            offset: 0,
-            size_bytes,
-        },
-        blob: hashing.into_inner().finish(),
-        diff_id,
-    })
+    if let Err(PumpError::Other(error)) = pumped {
+        return Err(error);
+    }
+    // Also of what cannot be decompressed: whoever knows what it should be can tell whether it was damaged.
+    let blob = hash_rest(hashing, workplace)?;
+    match pumped {
+        Ok((size_bytes, diff_id)) => Ok(Spooled {
+            archive: Archive {
+                file: Arc::new(file),
+                offset: 0,
+                size_bytes,
+            },
+            blob,
+            diff_id,
+        }),
+        Err(PumpError::Other(error)) => Err(error),
+        Err(PumpError::Input(source)) => Err(SpoolError::Decompress {
+            format,
+            blob,
+            source,
+        }),
+    }
 }
 
 /// Makes an archive readable of which nobody knows a digest.
@@ -209,9 +255,27 @@ fn detect(reader: &mut (impl Read + Seek)) -> Result<Compression, SpoolError> {
     match magic {
         [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Compression::Zstd),
-        [b'B', b'Z', b'h', ..] => Err(SpoolError::Format { format: "bzip2" }),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(SpoolError::Format { format: "xz" }),
+        [b'B', b'Z', b'h', ..] => Ok(Compression::Other("bzip2")),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Ok(Compression::Other("xz")),
         _ => Ok(Compression::None),
+    }
+}
+
+/// Reads what is left of a blob, and returns the digest of all of it.
+fn hash_rest<R: Read>(
+    mut hashing: BufReader<HashingReader<R>>,
+    workplace: Workplace<'_>,
+) -> Result<Digest, SpoolError> {
+    loop {
+        if (workplace.stop)() {
+            return Err(SpoolError::Interrupted);
+        }
+        // What is in the buffer was hashed when it got there.
+        let length = hashing.fill_buf().map_err(SpoolError::Read)?.len();
+        if length == 0 {
+            return Ok(hashing.into_inner().finish());
+        }
+        hashing.consume(length);
     }
 }
 
@@ -220,8 +284,7 @@ fn pump(
     mut input: impl Read,
     out: impl Write,
     workplace: Workplace<'_>,
-    format: &'static str,
-) -> Result<(u64, Digest), SpoolError> {
+) -> Result<(u64, Digest), PumpError> {
     let mut out = Hashed::new(out);
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
@@ -231,8 +294,7 @@ fn pump(
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) if format == "tar" => return Err(SpoolError::Read(source)),
-                Err(source) => return Err(SpoolError::Decompress { format, source }),
+                Err(source) => return Err(PumpError::Input(source)),
             }
         }
         if filled == 0 {
@@ -240,11 +302,12 @@ fn pump(
             return Ok((size_bytes, out.finish().1));
         }
         if (workplace.stop)() {
-            return Err(SpoolError::Interrupted);
+            return Err(PumpError::Other(SpoolError::Interrupted));
         }
-        workplace.budget.take_unpacked(filled)?;
+        let taken = workplace.budget.take_unpacked(filled);
+        taken.map_err(|error| PumpError::Other(error.into()))?;
         out.write_all(&buffer[..filled])
-            .map_err(|source| write_error(workplace, source))?;
+            .map_err(|source| PumpError::Other(write_error(workplace, source)))?;
     }
 }
 
@@ -377,9 +440,23 @@ mod tests {
             (zeros.clone(), "bytes when they are unpacked"),
         ];
         for (blob, expected) in table {
-            let message = spooled(&blob).unwrap_err().to_string();
+            let error = spooled(&blob).unwrap_err();
+            let message = error.to_string();
             assert!(message.contains(expected), "{message}");
+            if let Some(found) = error.blob() {
+                assert_eq!(found, Digest::of(&blob), "{message}");
+            }
         }
+        // What lies behind the damage is part of the blob as well.
+        let mut damaged = gzip(
+            &(0..200_000_u32)
+                .flat_map(u32::to_le_bytes)
+                .collect::<Vec<_>>(),
+        );
+        damaged[40..80].fill(0xff);
+        assert!(damaged.len() > 2 * BUFFER_BYTES, "{}", damaged.len());
+        let found = spooled(&damaged).unwrap_err().blob();
+        assert_eq!(found, Some(Digest::of(&damaged)));
     }
 
     #[test]

@@ -14,15 +14,18 @@ use super::apply;
 use super::budget::Budget;
 use super::config::MAX_CONFIG_BYTES;
 use super::descriptor::{
-    self, Descriptor, DescriptorError, Document, MAX_MANIFEST_BYTES, Manifest,
+    self, Descriptor, DescriptorError, Document, Index, MAX_MANIFEST_BYTES, Manifest,
 };
-use super::layer::{self, LayerError};
+use super::layer::{self, End, LayerError};
 use super::spool::{self, SpoolError, Workplace};
 use super::unpack::StoredLayer;
 use crate::tree::{Content, Kind, Tree};
 
 /// How many indexes may lie in each other. Builders nest one.
 const MAX_INDEX_DEPTH: usize = 4;
+
+/// How many indexes are searched for a pinned manifest: each may have 4 MiB.
+const MAX_INDEXES: usize = 64;
 
 /// What an OCI layout has at its top (OCI image specification, image-layout.md).
 const INDEX: &str = "index.json";
@@ -51,6 +54,12 @@ pub enum StoreError {
     /// It is neither a layout nor what `docker save` writes.
     #[error("`{}` is not a container image: it has neither `index.json` nor `manifest.json`", path.display())]
     NotAnImage {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A digest is asked for of something without manifests.
+    #[error("`{}` is not an OCI layout, which alone has images with digests: it has no `index.json`", path.display())]
+    NoLayout {
         /// The path.
         path: PathBuf,
     },
@@ -109,6 +118,26 @@ pub enum StoreError {
     Descriptor(#[from] DescriptorError),
 }
 
+/// Which image of a path is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// What it is called there; the only one if nothing.
+    pub name: Option<String>,
+    /// The digest of its manifest or index.
+    pub pin: Option<Digest>,
+    /// What the path must be.
+    pub format: Format,
+}
+
+impl Wanted {
+    /// The only image, whatever the format is.
+    pub(super) const ONLY: Self = Self {
+        name: None,
+        pin: None,
+        format: Format::Any,
+    };
+}
+
 /// An image whose layers are on this machine, not yet looked into.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
@@ -147,33 +176,43 @@ enum Store {
     Archive(Tree),
 }
 
-/// Opens the image at `path` that is called `name`, or the only one.
+/// Opens the image at `path` that is wanted.
 ///
 /// # Errors
 /// Where there is none, or it is damaged.
 pub(super) fn open(
     path: &Path,
-    name: Option<&str>,
-    format: Format,
+    wanted: &Wanted,
     workplace: Workplace<'_>,
 ) -> Result<Stored, StoreError> {
     let store = Store::open(path, workplace)?;
+    let format = wanted.format;
     if format != Format::Docker && store.find(INDEX)?.is_some() {
-        return oci(&store, name);
+        return oci(&store, wanted);
     }
-    if format != Format::Oci && store.find(DOCKER_MANIFEST)?.is_some() {
-        return docker(&store, name);
+    // What it writes has no manifest that a pin could name.
+    if format != Format::Oci && wanted.pin.is_none() && store.find(DOCKER_MANIFEST)?.is_some() {
+        return docker(&store, wanted.name.as_deref());
     }
-    Err(StoreError::NotAnImage {
-        path: path.to_path_buf(),
+    let path = path.to_path_buf();
+    Err(match wanted.pin {
+        Some(_) => StoreError::NoLayout { path },
+        None => StoreError::NotAnImage { path },
     })
 }
 
-fn oci(store: &Store, name: Option<&str>) -> Result<Stored, StoreError> {
+fn oci(store: &Store, wanted: &Wanted) -> Result<Stored, StoreError> {
     let json = store.read(INDEX, MAX_MANIFEST_BYTES)?;
-    let mut index = match Document::parse(&json, None)? {
-        Document::Index(index) => index.named(name)?,
-        Document::Manifest(manifest) => return stored(store, Some(Digest::of(&json)), &manifest),
+    let mut index = match (Document::parse(&json, None)?, wanted.pin) {
+        (Document::Index(index), Some(pin)) => pinned(store, &index, wanted, pin)?,
+        (Document::Index(index), None) => index.named(wanted.name.as_deref())?,
+        (Document::Manifest(manifest), pin) => {
+            let digest = Digest::of(&json);
+            if let Some(pin) = pin.filter(|pin| *pin != digest) {
+                return Err(DescriptorError::not_pinned(pin, &[format!("`{digest}`")]).into());
+            }
+            return stored(store, Some(digest), &manifest);
+        }
     };
     for _ in 0..MAX_INDEX_DEPTH {
         let chosen = index.for_platform()?;
@@ -184,6 +223,34 @@ fn oci(store: &Store, name: Option<&str>) -> Result<Stored, StoreError> {
         }
     }
     Err(StoreError::NotAnImage { path: INDEX.into() })
+}
+
+/// The descriptor with the digest `pin` in `index` or an index in that, as an index of its own.
+fn pinned(store: &Store, index: &Index, wanted: &Wanted, pin: Digest) -> Result<Index, StoreError> {
+    let mut names = Vec::new();
+    let mut level = vec![index.called(wanted.name.as_deref())];
+    let mut read = 0;
+    for _ in 0..MAX_INDEX_DEPTH {
+        let mut below = Vec::new();
+        for index in &level {
+            if let Some(found) = index.pinned(pin) {
+                return Ok(found);
+            }
+            names.extend(index.digests());
+            for inner in index.indexes() {
+                read += 1;
+                if read > MAX_INDEXES {
+                    return Err(DescriptorError::not_pinned(pin, &names).into());
+                }
+                let json = store.blob_bytes(inner, MAX_MANIFEST_BYTES)?;
+                if let Document::Index(inner) = Document::parse(&json, Some(&inner.media_type))? {
+                    below.push(inner);
+                }
+            }
+        }
+        level = below;
+    }
+    Err(DescriptorError::not_pinned(pin, &names).into())
 }
 
 fn stored(
@@ -315,7 +382,8 @@ impl Store {
         let mut tree = Tree::default();
         let whole = archive.whole();
         let indexed = whole.open().map_err(LayerError::from).and_then(|reader| {
-            let entries = layer::read(reader, archive.size_bytes(), &budget)?;
+            // Nobody says what its digest is: without its end it may have lost anything.
+            let entries = layer::read(reader, archive.size_bytes(), End::Marked, &budget)?;
             let part = |offset, size_bytes| archive.part(offset, size_bytes);
             apply::apply(&mut tree, entries, part, &budget)
         });

@@ -1,5 +1,6 @@
 //! Turns the layers of an image into a tree: several are decompressed at the same time, all are applied in their order.
 
+use std::io::Cursor;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use common::digest::Digest;
 
 use super::apply;
 use super::budget::Budget;
-use super::layer::{self, Entry, LayerError};
+use super::layer::{self, End, Entry, LayerError};
 use super::spool::{self, SpoolError, Spooled, Workplace};
 use crate::tree::{Content, Tree};
 
@@ -71,15 +72,10 @@ pub enum UnpackError {
 impl UnpackError {
     /// Whether a blob is not what it should be, so that another copy of it may be.
     pub fn is_damage(&self) -> bool {
-        let is_unreadable = |source: &SpoolError| {
-            matches!(
-                source,
-                SpoolError::Read(_) | SpoolError::Decompress { .. } | SpoolError::Format { .. }
-            )
-        };
         match self {
             Self::Digest { .. } => true,
-            Self::Spool { source, .. } => is_unreadable(source),
+            // What cannot be decompressed, but is what the image names, is so in every copy.
+            Self::Spool { source, .. } => matches!(source, SpoolError::Read(_)),
             Self::Layer { .. } | Self::Interrupted => false,
         }
     }
@@ -146,7 +142,7 @@ pub(super) fn unpack(
     Ok((tree, digests))
 }
 
-/// The tree of plain layer archives, lowest first: what [`unpack`] does, without files and threads.
+/// The tree of plain layer archives, lowest first: what [`unpack`] does, without files, threads and digests.
 ///
 /// # Errors
 /// The first layer that is refused.
@@ -155,7 +151,7 @@ pub fn tree_of(archives: &[&[u8]]) -> Result<Tree, LayerError> {
     let mut tree = Tree::default();
     for archive in archives {
         let size_bytes = u64::try_from(archive.len()).unwrap_or(u64::MAX);
-        let entries = layer::read(std::io::Cursor::new(archive), size_bytes, &budget)?;
+        let entries = layer::read(Cursor::new(archive), size_bytes, End::Verified, &budget)?;
         let content = |offset, size_bytes| {
             let part = usize::try_from(offset)
                 .ok()
@@ -192,26 +188,30 @@ fn open(
             |digest| digest.to_string(),
         )
     };
-    let spooled = spool::spool(&layer.blob, workplace).map_err(|source| match source {
-        SpoolError::Interrupted => UnpackError::Interrupted,
-        source => UnpackError::Spool {
+    let check = |expected: Option<Digest>, found| match expected {
+        Some(expected) if expected != found => Err(UnpackError::Digest {
             number,
-            digest: digest(),
-            source,
-        },
-    })?;
-    for (expected, found) in [
-        (layer.digest, spooled.blob),
-        (layer.diff_id, spooled.diff_id),
-    ] {
-        if let Some(expected) = expected.filter(|expected| *expected != found) {
-            return Err(UnpackError::Digest {
+            expected,
+            found,
+        }),
+        _ => Ok(()),
+    };
+    let spooled = match spool::spool(&layer.blob, workplace) {
+        Ok(spooled) => spooled,
+        Err(SpoolError::Interrupted) => return Err(UnpackError::Interrupted),
+        Err(source) => {
+            if let Some(found) = source.blob() {
+                check(layer.digest, found)?;
+            }
+            return Err(UnpackError::Spool {
                 number,
-                expected,
-                found,
+                digest: digest(),
+                source,
             });
         }
-    }
+    };
+    check(layer.digest, spooled.blob)?;
+    check(layer.diff_id, spooled.diff_id)?;
     let refused = |source| UnpackError::Layer {
         number,
         digest: digest(),
@@ -219,7 +219,14 @@ fn open(
     };
     let archive = spooled.archive.whole();
     let reader = archive.open().map_err(|error| refused(error.into()))?;
-    let entries = layer::read(reader, archive.size_bytes(), workplace.budget).map_err(refused)?;
+    let is_verified = layer.digest.or(layer.diff_id).is_some();
+    let end = if is_verified {
+        End::Verified
+    } else {
+        End::Marked
+    };
+    let entries = layer::read(reader, archive.size_bytes(), end, workplace.budget);
+    let entries = entries.map_err(refused)?;
     Ok(Opened { spooled, entries })
 }
 

@@ -1,6 +1,6 @@
 //! Builders that are scripts, and the real buildah where it is installed.
 
-use super::super::command::tests::{never, script};
+use super::super::command::tests::{ended, never, process_in, script};
 use super::super::tests::{seen, whole};
 use super::super::{Image, ImageError, Keyring, Loader};
 use super::*;
@@ -179,17 +179,21 @@ async fn what_is_missing_is_named() {
 #[tokio::test]
 async fn ctrl_c_ends_the_builder() {
     let setup = Setup::new("FROM scratch");
-    let mark = setup.directory.path().join("mark");
-    setup.builder("buildah", &format!("sleep 2; touch {}", mark.display()));
+    let child = setup.directory.path().join("child");
+    setup.builder(
+        "buildah",
+        &format!("sleep 600 & echo $! > {}; wait", child.display()),
+    );
     let (sender, interrupted) = watch::channel(false);
     let bin = setup.directory.path().join("bin");
-    let (result, ()) = tokio::join!(setup.run_with(Some(bin.as_os_str()), interrupted), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        sender.send(true).unwrap();
-    });
+    let (result, process) =
+        tokio::join!(setup.run_with(Some(bin.as_os_str()), interrupted), async {
+            let process = process_in(&child).await;
+            sender.send(true).unwrap();
+            process
+        });
     assert_eq!(result.unwrap_err().exit_code().number(), 130);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!mark.exists());
+    ended(process).await;
 }
 
 #[tokio::test]

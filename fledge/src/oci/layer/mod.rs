@@ -52,6 +52,12 @@ pub enum LayerError {
         /// The entry.
         entry: String,
     },
+    /// It ends where another entry may have followed.
+    #[error("It ends after {at} bytes without the mark of an archive's end")]
+    NoEnd {
+        /// How long it is.
+        at: u64,
+    },
     /// Something is not tar.
     #[error("It is not a tar archive: there is no valid header at byte {at}")]
     Header {
@@ -127,6 +133,15 @@ pub(super) enum EntryKind {
     Opaque,
 }
 
+/// How an archive must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With a block of zeros, as POSIX has it: so it is whole.
+    Marked,
+    /// Possibly without the mark, after an entry, as GNU tar and docker take it: its digest says that it is whole.
+    Verified,
+}
+
 /// Reads the entries of an archive of `size_bytes`, in its order.
 ///
 /// # Errors
@@ -134,12 +149,14 @@ pub(super) enum EntryKind {
 pub(super) fn read(
     tar: impl Read + Seek,
     size_bytes: u64,
+    end: End,
     budget: &Budget,
 ) -> Result<Vec<Entry>, LayerError> {
     let mut reader = Reader {
         tar: BufReader::with_capacity(READ_BYTES, tar),
         at: 0,
         size_bytes,
+        end,
         budget,
     };
     let mut entries = Vec::new();
@@ -165,6 +182,7 @@ struct Reader<'a, R> {
     tar: BufReader<R>,
     at: u64,
     size_bytes: u64,
+    end: End,
     budget: &'a Budget,
 }
 
@@ -174,12 +192,19 @@ impl<R: Read + Seek> Reader<'_, R> {
         let mut records = Records::default();
         let mut long_name = None;
         let mut long_target = None;
+        let mut is_announced = false;
         loop {
             let start = self.at;
             let malformed = || LayerError::Header { at: start };
             let Some(header) = self.header()? else {
-                return Ok(None);
+                // An extended header describes an entry, which is not there.
+                return if is_announced {
+                    Err(malformed())
+                } else {
+                    Ok(None)
+                };
             };
+            is_announced |= matches!(header.kind(), b'x' | b'L' | b'K');
             let size_bytes = header.size_bytes().ok_or_else(malformed)?;
             match header.kind() {
                 b'x' => {
@@ -215,11 +240,14 @@ impl<R: Read + Seek> Reader<'_, R> {
         }
     }
 
-    /// The next header; none at the end of the archive, marked or not.
+    /// The next header; none at the end of the archive.
     fn header(&mut self) -> Result<Option<Header>, LayerError> {
         let start = self.at;
         if start == self.size_bytes {
-            return Ok(None);
+            return match self.end {
+                End::Verified => Ok(None),
+                End::Marked => Err(LayerError::NoEnd { at: start }),
+            };
         }
         let mut block = [0; BLOCK_BYTES];
         self.fill(&mut block, b"its header")?;
@@ -249,15 +277,13 @@ impl<R: Read + Seek> Reader<'_, R> {
         Ok(())
     }
 
-    /// Passes over a content and what fills its last block. An archive may end without the filling.
+    /// Passes over a content and what fills its last block.
     fn skip(&mut self, entry: &[u8], size_bytes: u64) -> Result<(), LayerError> {
-        self.check_room(entry, size_bytes)?;
-        self.advance(filled(size_bytes))
+        self.advance(entry, filled(size_bytes))
     }
 
-    /// Goes on, at most to the end.
-    fn advance(&mut self, bytes: u64) -> Result<(), LayerError> {
-        let bytes = bytes.min(self.size_bytes - self.at);
+    fn advance(&mut self, entry: &[u8], bytes: u64) -> Result<(), LayerError> {
+        self.check_room(entry, bytes)?;
         let distance = i64::try_from(bytes).map_err(|_| LayerError::Header { at: self.at })?;
         self.tar.seek_relative(distance)?;
         self.at += bytes;
@@ -273,7 +299,7 @@ impl<R: Read + Seek> Reader<'_, R> {
         self.check_room(&name, size_bytes)?;
         let mut bytes = vec![0; length];
         self.fill(&mut bytes, &name)?;
-        self.advance(filled(size_bytes) - size_bytes)?;
+        self.advance(&name, filled(size_bytes) - size_bytes)?;
         Ok(bytes)
     }
 

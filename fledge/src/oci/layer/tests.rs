@@ -10,7 +10,12 @@ use crate::oci::tests::{Tar, header};
 
 fn read_all(tar: &[u8]) -> Result<Vec<Entry>, LayerError> {
     let size_bytes = u64::try_from(tar.len()).unwrap();
-    read(Cursor::new(tar), size_bytes, &Budget::default())
+    read(
+        Cursor::new(tar),
+        size_bytes,
+        End::Verified,
+        &Budget::default(),
+    )
 }
 
 fn refusal(tar: &[u8]) -> String {
@@ -225,17 +230,62 @@ fn hostile_entries_are_refused() {
 }
 
 #[test]
-fn an_archive_ends_with_its_file_or_with_zeros() {
+fn an_archive_ends_after_an_entry_or_with_zeros() {
     let mut tar = Tar::default();
     tar.file("a", b"1");
     let whole = tar.finish();
-    for end in [1024, 513, whole.len()] {
+    let unverified = |tar: &[u8]| {
+        let size_bytes = u64::try_from(tar.len()).unwrap();
+        read(
+            Cursor::new(tar),
+            size_bytes,
+            End::Marked,
+            &Budget::default(),
+        )
+    };
+    for end in [1024, 1536, whole.len()] {
         assert_eq!(read_all(&whole[..end]).unwrap().len(), 1, "{end}");
     }
+    assert_eq!(unverified(&whole[..1536]).unwrap().len(), 1);
+    assert_eq!(
+        unverified(&whole[..1024]).unwrap_err().to_string(),
+        "It ends after 1024 bytes without the mark of an archive's end"
+    );
+    assert!(unverified(b"").is_err());
     let with_rubbish = [&whole[..], b"rubbish"].concat();
     assert_eq!(read_all(&with_rubbish).unwrap().len(), 1);
-    assert!(refusal(&whole[..512]).contains("ends in the middle of `a`"));
+    // In the content, in what fills its block, in a header, in the mark.
+    for (end, expected) in [
+        (512, "ends in the middle of `a`"),
+        (513, "ends in the middle of `a`"),
+        (1023, "ends in the middle of `a`"),
+        (100, "ends in the middle of `its header`"),
+        (1025, "ends in the middle of `its header`"),
+        (1535, "ends in the middle of `its header`"),
+    ] {
+        let message = refusal(&whole[..end]);
+        assert!(message.contains(expected), "{end}: {message}");
+    }
     assert!(read_all(b"").unwrap().is_empty());
+}
+
+#[test]
+fn an_extended_header_needs_its_entry() {
+    let mut builder = Builder::new(Vec::new());
+    builder
+        .append_pax_extensions([("path", &b"a"[..])])
+        .unwrap();
+    let marked = builder.into_inner().unwrap();
+    let bare = &marked[..1024];
+    for (tar, expected) in [
+        (&marked[..], "no valid header at byte 1024"),
+        (bare, "no valid header at byte 1024"),
+        (&bare[..600], "ends in the middle of"),
+        (&bare[..512], "ends in the middle of"),
+    ] {
+        let message = refusal(tar);
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]
@@ -254,7 +304,7 @@ fn what_there_is_too_much_of_is_refused() {
             .unwrap();
         let tar = builder.into_inner().unwrap();
         let size_bytes = u64::try_from(tar.len()).unwrap();
-        last = read(Cursor::new(tar), size_bytes, &budget);
+        last = read(Cursor::new(tar), size_bytes, End::Verified, &budget);
         if last.is_err() {
             break;
         }

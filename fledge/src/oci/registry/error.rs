@@ -6,7 +6,7 @@ use common::digest::Digest;
 use oci_client::errors::OciDistributionError;
 use reqwest::StatusCode;
 
-use crate::fetch::FetchError;
+use crate::fetch::{ConnectionError, FetchError};
 use crate::oci::descriptor::DescriptorError;
 
 /// An image that a registry does not give.
@@ -19,7 +19,7 @@ pub enum RegistryError {
         registry: String,
         /// Why.
         #[source]
-        source: reqwest::Error,
+        source: ConnectionError,
     },
     /// It does not answer in time.
     #[error("The registry `{registry}` does not answer")]
@@ -52,6 +52,18 @@ pub enum RegistryError {
         image: String,
         /// The status.
         status: StatusCode,
+    },
+    /// It answers with what is no manifest.
+    #[error(
+        "The registry `{registry}` answered with `{media_type}` for `{image}`, not with a manifest or index of OCI's or docker's"
+    )]
+    MediaType {
+        /// Its host and port.
+        registry: String,
+        /// The image.
+        image: String,
+        /// What it says the answer is.
+        media_type: String,
     },
     /// Its answer to a login cannot be understood.
     #[error("The registry `{registry}` asks for a login in a way that is not supported")]

@@ -28,7 +28,7 @@ use super::auth::Credentials;
 use super::config::MAX_CONFIG_BYTES;
 use super::descriptor::{
     Descriptor, DescriptorError, Document, INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES,
-    Manifest,
+    Manifest, is_document, shown_type,
 };
 use super::store::Stored;
 use super::unpack::StoredLayer;
@@ -43,6 +43,14 @@ const MAX_DOWNLOADS: usize = 3;
 
 /// How many indexes may lie in each other.
 const MAX_INDEX_DEPTH: usize = 4;
+
+/// Media types that say nothing about a manifest: servers of plain files answer with them.
+const GENERIC_TYPES: [&str; 4] = [
+    "",
+    "application/json",
+    "application/octet-stream",
+    "text/plain",
+];
 
 /// How long logging in may take: two short answers.
 const LOGIN_TIMEOUT: Duration = Duration::from_mins(1);
@@ -191,6 +199,7 @@ impl Registry {
             .or(shared.reference.tag())
             .unwrap_or("latest")
             .to_owned();
+        let mut named = None;
         for _ in 0..MAX_INDEX_DEPTH {
             let (json, media_type) = self.manifest_bytes(&name).await?;
             let found = Digest::of(&json);
@@ -202,7 +211,9 @@ impl Registry {
                     found,
                 });
             }
-            let document = Document::parse(&json, media_type.as_deref());
+            // What an index says is verified, what an answer says is not.
+            let kind = named.or(media_type);
+            let document = Document::parse(&json, kind.as_deref());
             match document.map_err(|source| self.unusable(source))? {
                 Document::Manifest(manifest) => return Ok((found, manifest)),
                 Document::Index(index) => {
@@ -210,6 +221,7 @@ impl Registry {
                         .for_platform()
                         .map_err(|source| self.unusable(source))?;
                     wanted = Some(chosen.digest);
+                    named = Some(chosen.media_type.clone()).filter(|kind| !kind.is_empty());
                     name = chosen.digest.to_string();
                 }
             }
@@ -226,8 +238,15 @@ impl Registry {
             let value = value.to_str().ok()?.split(';').next()?;
             Some(value.trim().to_owned())
         });
-        // Some servers call every file JSON; then the document itself must say what it is.
-        let media_type = media_type.filter(|name| name != "application/json");
+        // Some servers call every file JSON or bytes; then the document itself must say what it is.
+        let media_type = media_type.filter(|kind| !GENERIC_TYPES.contains(&kind.as_str()));
+        if let Some(kind) = media_type.as_deref().filter(|kind| !is_document(kind)) {
+            return Err(RegistryError::MediaType {
+                registry: self.host(),
+                image: self.image(),
+                media_type: shown_type(kind),
+            });
+        }
         let bytes = self.body(response, MAX_MANIFEST_BYTES).await?;
         Ok((bytes, media_type))
     }
@@ -383,8 +402,7 @@ impl Registry {
     fn unreachable(&self, error: reqwest::Error) -> RegistryError {
         RegistryError::Unreachable {
             registry: self.host(),
-            // URLs of redirects carry signatures.
-            source: error.without_url(),
+            source: error.into(),
         }
     }
 

@@ -39,6 +39,10 @@ enum Fault {
     Endless,
     NotForUs,
     MediaType,
+    /// Answers with the page of a portal.
+    Html,
+    /// Says of the manifest that it is an index.
+    WrongType,
     /// Forgets the token after a few requests.
     ShortToken,
 }
@@ -52,6 +56,13 @@ struct Fake {
     log: Lock<Vec<String>>,
     tokens: AtomicUsize,
     oldest_token: AtomicUsize,
+}
+
+fn typed(body: Vec<u8>, media_type: &str) -> Answer<Body> {
+    let mut answer = answer(Code::OK, body);
+    let media_type = media_type.parse().unwrap();
+    answer.headers_mut().insert(CONTENT_TYPE, media_type);
+    answer
 }
 
 fn answer(code: Code, body: impl Into<Body>) -> Answer<Body> {
@@ -118,6 +129,8 @@ impl Fake {
                 let json = r#"{"schemaVersion":2,"mediaType":"application/vnd.example.thing"}"#;
                 answer(Code::OK, json)
             }
+            Fault::Html => typed(b"<html>".to_vec(), "text/html; charset=utf-8"),
+            Fault::WrongType => typed(self.manifest.clone(), INDEX_TYPES[0]),
             Fault::NotForUs => {
                 let entry = json!({
                     "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -497,6 +510,14 @@ async fn every_refusal_has_its_sentence() {
             "`application/vnd.example.thing` is not the media type",
             1,
         ),
+        (
+            Fault::Html,
+            "team/app",
+            None,
+            "answered with `text/html` for",
+            1,
+        ),
+        (Fault::WrongType, "team/app", None, "but is named as", 1),
         (Fault::Endless, "team/app", None, "has more than", 1),
     ] {
         let setup = Setup::new(fault).await;
@@ -525,10 +546,10 @@ async fn an_unreachable_registry_is_named() {
         .await
         .unwrap_err();
     let message = whole(&error);
-    assert!(
-        message.starts_with(&format!("Cannot reach the registry `{address}`")),
-        "{message}"
-    );
+    // The cause that says something, and none of those above it.
+    let expected =
+        format!("Cannot reach the registry `{address}`: Connection refused (os error 111)");
+    assert_eq!(message, expected);
     assert_eq!(error.exit_code().number(), 5);
     assert_eq!(error.hints().len(), 1);
 }

@@ -13,7 +13,11 @@ fn opened(tar: Vec<u8>, name: Option<&str>) -> Result<Stored, StoreError> {
         budget: &budget,
         stop: &|| false,
     };
-    open(&path, name, Format::Any, workplace)
+    let wanted = Wanted {
+        name: name.map(str::to_owned),
+        ..Wanted::ONLY
+    };
+    open(&path, &wanted, workplace)
 }
 
 fn docker(manifest: &str) -> String {
@@ -90,6 +94,10 @@ fn indexes_that_contain_themselves_end() {
         .into_bytes();
     }
     fs_err::write(directory.path().join("index.json"), inner).unwrap();
-    let error = open(directory.path(), None, Format::Oci, workplace).unwrap_err();
+    let wanted = Wanted {
+        format: Format::Oci,
+        ..Wanted::ONLY
+    };
+    let error = open(directory.path(), &wanted, workplace).unwrap_err();
     assert!(matches!(error, StoreError::NotAnImage { .. }), "{error}");
 }

@@ -89,6 +89,8 @@ async fn what_is_no_image_is_refused_in_one_sentence() {
     fs_err::write(path("text.tar"), b"some text").unwrap();
     fs_err::write(path("gzip.tar"), &gzip(b"some text")[..20]).unwrap();
     fs_err::write(path("empty.tar"), Tar::default().finish()).unwrap();
+    let cut = made.docker_archive("example/app:1");
+    fs_err::write(path("cut.tar"), &cut[..cut.len() - 1024]).unwrap();
     fs_err::create_dir(path("dir")).unwrap();
     let arm = Made {
         architecture: Some("arm64"),
@@ -100,6 +102,7 @@ async fn what_is_no_image_is_refused_in_one_sentence() {
         ("./dir", "is not a container image", 1),
         ("empty.tar", "is not a container image", 1),
         ("text.tar", "ends in the middle of", 1),
+        ("cut.tar", "without the mark of an archive's end", 1),
         ("gzip.tar", "cannot be decompressed as gzip", 1),
         (
             "oci:layout:other",
@@ -154,8 +157,19 @@ async fn damaged_and_hostile_layers_are_named() {
     );
     assert!(message.contains(&expected), "{message}");
     assert_eq!(code, 6);
-    let (message, _) = with(1, Some(vec![0x1f; size])).await;
-    assert!(message.contains("Layer 2 "), "{message}");
+    // Damage that breaks the compression is damage as well.
+    for magic in [&[0x1f, 0x8b, 8][..], &[0x28, 0xb5, 0x2f, 0xfd], b"BZh9"] {
+        let mut broken = vec![0x1f; size];
+        broken[..magic.len()].copy_from_slice(magic);
+        let (message, code) = with(1, Some(broken)).await;
+        assert!(message.contains(&expected), "{message}");
+        assert_eq!(code, 6);
+    }
+    let mut broken = made.blobs()[1].clone();
+    broken[size / 2..].fill(0xff);
+    let (message, code) = with(1, Some(broken)).await;
+    assert!(message.contains(&expected), "{message}");
+    assert_eq!(code, 6);
     let (message, code) = with(0, Some(b"short".to_vec())).await;
     assert!(message.contains("is damaged"), "{message}");
     assert_eq!(code, 6);
@@ -177,6 +191,116 @@ async fn damaged_and_hostile_layers_are_named() {
         "Cannot use the image `oci:hostile`: Layer 2 ({digest}) is refused: `../../etc/cron.d/x` leads out of the image through `..`"
     );
     assert_eq!(whole(&error), expected);
+}
+
+/// A blob of a layout, and what names it in an index.
+fn add_blob(layout: &Path, media_type: &str, blob: &[u8]) -> serde_json::Value {
+    let digest = Digest::of(blob);
+    fs_err::write(layout.join("blobs/sha256").join(digest.to_hex()), blob).unwrap();
+    json!({"mediaType": media_type, "digest": digest.to_string(), "size": blob.len()})
+}
+
+fn write_index(layout: &Path, manifests: &[serde_json::Value]) {
+    let index = json!({"schemaVersion": 2, "manifests": manifests});
+    fs_err::write(layout.join("index.json"), index.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn an_image_is_pinned_by_its_digest() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = directory.path().join("layout");
+    let (first, mut second) = (made(), made());
+    second.layers.pop();
+    first.write_layout(&layout);
+    second.write_layout(&layout);
+    let manifest_type = descriptor::MANIFEST_TYPES[0];
+    let manifest = |made: &Made| made.blobs().last().unwrap().clone();
+    let mut named = add_blob(&layout, manifest_type, &manifest(&first));
+    named["annotations"] = json!({"org.opencontainers.image.ref.name": "first"});
+    let mut inner = add_blob(&layout, manifest_type, &manifest(&second));
+    inner["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let nested = json!({"schemaVersion": 2, "manifests": [inner]}).to_string();
+    let nested_digest = Digest::of(nested.as_bytes());
+    let nested = add_blob(&layout, descriptor::INDEX_TYPES[0], nested.as_bytes());
+    write_index(&layout, &[named, nested]);
+    let tar = archive(&layout);
+    fs_err::write(directory.path().join("layout.tar"), &tar).unwrap();
+    let digest = |made: &Made| Digest::of(&manifest(made));
+    for (pin, expected) in [
+        (digest(&first), digest(&first)),
+        (digest(&second), digest(&second)),
+        (nested_digest, digest(&second)),
+    ] {
+        for text in [
+            "oci:layout",
+            "oci-archive:layout.tar",
+            "./layout",
+            "layout.tar",
+        ] {
+            let text = format!("{text}@{pin}");
+            let image = load(&text, directory.path()).await.unwrap();
+            assert_eq!(image.identity.manifest, Some(expected), "{text}");
+        }
+    }
+    let text = format!("oci:layout:first@{}", digest(&first));
+    assert!(load(&text, directory.path()).await.is_ok());
+
+    let absent = Digest::of(b"absent");
+    let docker = first.docker_archive("example/app:1");
+    fs_err::write(directory.path().join("docker.tar"), docker).unwrap();
+    let only = format!(
+        "There is no image `{absent}`; there is only `{}` (`first`), `{nested_digest}`, `{}`",
+        digest(&first),
+        digest(&second)
+    );
+    for (text, expected, code) in [
+        (format!("oci:layout@{absent}"), only.as_str(), 3),
+        (
+            format!("oci:layout:first@{}", digest(&second)),
+            "(`first`)",
+            3,
+        ),
+        (
+            format!("docker.tar@{absent}"),
+            "is not an OCI layout, which alone has images with digests",
+            1,
+        ),
+    ] {
+        let error = load(&text, directory.path()).await.unwrap_err();
+        let message = whole(&error);
+        assert!(message.contains(expected), "{message}");
+        assert_eq!(error.exit_code().number(), code, "{message}");
+    }
+    // The name of a blob proves nothing.
+    let blob = layout.join("blobs/sha256").join(digest(&first).to_hex());
+    fs_err::write(blob, vec![b' '; manifest(&first).len()]).unwrap();
+    let text = format!("oci:layout@{}", digest(&first));
+    let error = load(&text, directory.path()).await.unwrap_err();
+    assert!(whole(&error).contains("is damaged"), "{}", whole(&error));
+    assert_eq!(error.exit_code().number(), 6);
+}
+
+#[tokio::test]
+async fn an_index_names_images_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let layout = directory.path().join("layout");
+    made().write_layout(&layout);
+    let manifest = made().blobs().last().unwrap().clone();
+    for (media_type, expected) in [
+        (
+            "application/vnd.in-toto+json",
+            "`application/vnd.in-toto+json` is not the media type of a container image's manifest",
+        ),
+        (
+            descriptor::MANIFEST_TYPES[1],
+            "is `application/vnd.oci.image.manifest.v1+json`, but is named as `application/vnd.docker.distribution.manifest.v2+json`",
+        ),
+    ] {
+        write_index(&layout, &[add_blob(&layout, media_type, &manifest)]);
+        let error = load("oci:layout", directory.path()).await.unwrap_err();
+        assert!(whole(&error).contains(expected), "{}", whole(&error));
+        assert_eq!(error.exit_code().number(), 1);
+    }
 }
 
 #[tokio::test]
