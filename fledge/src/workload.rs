@@ -1,14 +1,17 @@
 //! Would the workload start? Looks its entrypoint up in the finished tree, as the guest will. Changes nothing.
 
-use std::io;
+use std::io::{self, Read as _};
 
-use common::manifest::Workload;
+use common::manifest::{UserName, Workload};
 
 use crate::image::elf::{self, Program};
 use crate::tree::{Content, Kind, Tree, shown};
 
 /// Where a program without `/` is looked for when the manifest sets no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How much of `/etc/passwd` and `/etc/group` is read, in bytes: as much as the agent in the guest reads.
+const MAX_ACCOUNTS_BYTES: u64 = 1024 * 1024;
 
 /// A workload that would not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,18 @@ pub enum WorkloadError {
         /// As ELF numbers machines.
         machine: u16,
     },
+    /// Nobody in the image is called like that.
+    #[error(
+        "The image has no {what} `{name}`: it is neither a number nor in `{path}`; name another `workload.user` in the manifest"
+    )]
+    Account {
+        /// `user` or `group`.
+        what: &'static str,
+        /// As the manifest or the container image names it.
+        name: String,
+        /// Where it should be.
+        path: &'static str,
+    },
     /// A file cannot be read.
     #[error("Cannot read what lies at `{path}`")]
     Read {
@@ -79,6 +94,57 @@ pub enum WorkloadError {
 /// # Errors
 /// Why it could not.
 pub fn check(tree: &Tree, workload: &Workload) -> Result<(), WorkloadError> {
+    if let Some(name) = workload.user_name() {
+        check_user(tree, name)?;
+    }
+    check_entrypoint(tree, workload)
+}
+
+/// Checks that the guest will find the user and the group.
+fn check_user(tree: &Tree, UserName { user, group }: UserName<'_>) -> Result<(), WorkloadError> {
+    let wanted = [
+        ("user", Some(user), "/etc/passwd"),
+        ("group", group, "/etc/group"),
+    ];
+    for (what, name, path) in wanted {
+        let Some(name) = name.filter(|name| name.parse::<u32>().is_err()) else {
+            continue;
+        };
+        if !has_account(tree, path, name)? {
+            let name = name.escape_debug().to_string();
+            return Err(WorkloadError::Account { what, name, path });
+        }
+    }
+    Ok(())
+}
+
+/// Whether passwd(5) or group(5) at `path` has a line for `name` with a number.
+fn has_account(tree: &Tree, path: &str, name: &str) -> Result<bool, WorkloadError> {
+    let Some((at, node)) = tree.resolve(path.as_bytes()) else {
+        return Ok(false);
+    };
+    let Kind::File(content) = &node.kind else {
+        return Ok(false);
+    };
+    let mut bytes = Vec::new();
+    content
+        .open()
+        .and_then(|reader| reader.take(MAX_ACCOUNTS_BYTES).read_to_end(&mut bytes))
+        .map_err(|source| WorkloadError::Read {
+            path: shown(&at),
+            source,
+        })?;
+    let text = String::from_utf8_lossy(&bytes);
+    let is_it = |line: &str| {
+        let mut fields = line.split(':');
+        let is_named = fields.next() == Some(name);
+        let number = fields.nth(1).map(|number| number.trim().parse::<u32>());
+        is_named && matches!(number, Some(Ok(_)))
+    };
+    Ok(text.lines().any(is_it))
+}
+
+fn check_entrypoint(tree: &Tree, workload: &Workload) -> Result<(), WorkloadError> {
     let program = workload
         .entrypoint
         .first()
@@ -212,6 +278,48 @@ mod tests {
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default()
+    }
+
+    #[test]
+    fn users_are_numbers_or_in_the_image() {
+        let program = elf64(1, b"");
+        let with_accounts = tree(&[
+            ("/app", 0o755, &program),
+            (
+                "/etc/passwd",
+                0o644,
+                b"root:x:0:0::/:/bin/sh\nweb:x:7:7::/:\nbroken:x:one:1::/:\n",
+            ),
+            ("/etc/group", 0o644, b"web:x:7:\ntls:x:8:web\n"),
+        ]);
+        let bare = tree(&[("/app", 0o755, &program)]);
+        let none = |what: &str, name: &str, path: &str| {
+            format!(
+                "The image has no {what} `{name}`: it is neither a number nor in `{path}`; name another `workload.user` in the manifest"
+            )
+        };
+        for (tree, user, expected) in [
+            (&with_accounts, "web", String::new()),
+            (&with_accounts, "web:tls", String::new()),
+            (&with_accounts, "0", String::new()),
+            (&with_accounts, "4711:4712", String::new()),
+            (&bare, "4711", String::new()),
+            (&with_accounts, "app", none("user", "app", "/etc/passwd")),
+            (
+                &with_accounts,
+                "broken",
+                none("user", "broken", "/etc/passwd"),
+            ),
+            (
+                &with_accounts,
+                "web:app",
+                none("group", "app", "/etc/group"),
+            ),
+            (&bare, "root", none("user", "root", "/etc/passwd")),
+        ] {
+            let rest = format!("entrypoint = \"/app\"\nuser = \"{user}\"");
+            assert_eq!(message(tree, &rest), expected, "{user}");
+        }
     }
 
     #[test]

@@ -118,3 +118,51 @@ fn what_is_used_becomes_young() {
     assert!(used() > SystemTime::UNIX_EPOCH + DAY);
     touch(&directory.path().join("gone"));
 }
+
+#[test]
+fn downloads_that_broke_off_are_counted_and_go_when_they_are_old() {
+    use common::digest::Digest;
+
+    let directory = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let (stale, fresh) = (Digest::of(b"stale"), Digest::of(b"fresh"));
+    let partial = |digest: Digest| format!("partial/{}", digest.to_hex());
+    let listed = || {
+        let mut found: Vec<(String, u64)> = list(directory.path())
+            .unwrap()
+            .iter()
+            .map(|entry| (entry.name.to_str().unwrap().to_owned(), entry.size_bytes))
+            .collect();
+        found.sort();
+        found
+    };
+    let policy = Policy {
+        max_age: Some(30 * DAY),
+        max_size_bytes: None,
+    };
+
+    let build = crate::fetch::Cache::new(directory.path().to_path_buf());
+    for (digest, bytes) in [(stale, &b"sta"[..]), (fresh, b"fresh so far")] {
+        build.resume(digest).unwrap().push(bytes).unwrap();
+    }
+    let path = directory.path().join(partial(stale));
+    let file = fs_err::File::open(&path).unwrap();
+    file.file().set_modified(now - 31 * DAY).unwrap();
+    let mut expected = vec![(partial(stale), 3), (partial(fresh), 12)];
+    expected.sort();
+    assert_eq!(listed(), expected);
+
+    // As long as a build may go on with it, however old it is.
+    let in_use = build.resume(stale).unwrap();
+    assert!(matches!(
+        clean(directory.path(), &policy, now),
+        Err(CacheError::InUse { .. })
+    ));
+    assert_eq!(listed(), expected);
+    drop((in_use, build));
+
+    let (removed, left_bytes) = clean(directory.path(), &policy, now).unwrap();
+    assert_eq!(names(&removed), [partial(stale)]);
+    assert_eq!(left_bytes, 12);
+    assert_eq!(listed(), [(partial(fresh), 12)]);
+}

@@ -7,6 +7,7 @@
 //! ```
 
 mod apply;
+mod attributes;
 mod auth;
 mod budget;
 mod command;
@@ -244,7 +245,11 @@ impl Loader<'_> {
         let unpacking = tokio::task::spawn_blocking(move || {
             unpacked(stored, &text, &directory, &|| *interrupted.borrow())
         });
-        unpacking.await.map_err(|_| ImageError::Interrupted)?
+        let mut image = unpacking.await.map_err(|_| ImageError::Interrupted)??;
+        for line in attributes::strip(&mut image.tree) {
+            self.ui.warn(&line);
+        }
+        Ok(image)
     }
 }
 

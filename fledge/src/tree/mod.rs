@@ -9,7 +9,7 @@ pub mod host;
 pub mod modes;
 mod node;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::build_spec::GuestPath;
 
@@ -296,6 +296,30 @@ impl Tree {
         for node in &mut self.nodes {
             node.attributes.mtime_s = node.attributes.mtime_s.min(latest_s);
         }
+    }
+
+    /// Removes the extended attributes that are not to be kept, and returns of how many inodes each of them was.
+    pub(crate) fn retain_xattrs(
+        &mut self,
+        keep: impl Fn(&[u8]) -> bool,
+    ) -> BTreeMap<Vec<u8>, usize> {
+        let mut removed: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        let mut retain = |attributes: &mut Attributes| {
+            attributes.xattrs.retain(|name, _| {
+                let stays = keep(name);
+                if !stays {
+                    *removed.entry(name.clone()).or_default() += 1;
+                }
+                stays
+            });
+        };
+        retain(&mut self.root);
+        // Inodes without a path are not part of the image any more.
+        let ids: BTreeSet<NodeId> = self.entries.values().map(|entry| entry.id).collect();
+        for id in ids {
+            retain(&mut self.nodes[id.0].attributes);
+        }
+        removed
     }
 
     /// Sets the time of everything that is not of a container image, in seconds since 1970.
