@@ -35,6 +35,8 @@ pub mod sbom;
 #[cfg(feature = "cli")]
 pub mod serve;
 #[cfg(feature = "cli")]
+mod tar_format;
+#[cfg(feature = "cli")]
 pub mod timestamp;
 #[cfg(feature = "cli")]
 pub mod ui;

@@ -8,12 +8,10 @@ use tar::{EntryType, Header};
 use super::MemberError;
 use super::archive::{Archive, Kind, Member, Visitor};
 use super::names;
+use crate::tar_format::{self, BLOCK_BYTES, Records};
 
 /// The longest extended header, in bytes: names have at most 4096, attributes 64 KiB.
 const MAX_EXTENSION_BYTES: u64 = 1024 * 1024;
-
-/// The length of a header.
-const BLOCK_BYTES: usize = 512;
 
 /// What headers of their own say of the next member.
 #[derive(Default)]
@@ -71,21 +69,10 @@ pub(super) fn scan(
 
 /// Whether it is the header of a member, or the end of an archive without any.
 fn is_header(block: &[u8]) -> bool {
-    if block.len() != BLOCK_BYTES {
+    let Some(block) = block.first_chunk::<BLOCK_BYTES>() else {
         return false;
-    }
-    if block.iter().all(|&byte| byte == 0) {
-        return true;
-    }
-    // The sum of all bytes, those of the sum itself as blanks.
-    let sum: u32 = block
-        .iter()
-        .enumerate()
-        .map(|(at, &byte)| u32::from(if (148..156).contains(&at) { b' ' } else { byte }))
-        .sum();
-    Header::from_byte_slice(block)
-        .cksum()
-        .is_ok_and(|expected| expected == sum)
+    };
+    block.iter().all(|&byte| byte == 0) || tar_format::Header::parse(block).is_some()
 }
 
 /// The member that a header describes; nothing for one that cannot be asked for.
@@ -134,31 +121,11 @@ impl Extension {
         Ok(true)
     }
 
-    /// Records as `<length> <key>=<value>\n` (POSIX.1-2001, pax).
-    fn records(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let blank = bytes.iter().position(|&byte| byte == b' ');
-            let blank = blank.ok_or_else(bad_record)?;
-            let length: usize = std::str::from_utf8(&bytes[..blank])
-                .ok()
-                .and_then(|digits| digits.parse().ok())
-                .filter(|&length| length > blank + 1 && length <= bytes.len())
-                .ok_or_else(bad_record)?;
-            let (record, rest) = bytes.split_at(length);
-            bytes = rest;
-            let record = record[blank + 1..]
-                .strip_suffix(b"\n")
-                .ok_or_else(bad_record)?;
-            let equals = record.iter().position(|&byte| byte == b'=');
-            let (key, value) = record.split_at(equals.ok_or_else(bad_record)?);
-            let value = value[1..].to_vec();
-            match key {
-                b"path" => self.path = Some(value),
-                b"linkpath" => self.link = Some(value),
-                key if key.starts_with(b"GNU.sparse.") => self.is_sparse = true,
-                _ => {}
-            }
-        }
+    fn records(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let records = Records::parse(bytes).ok_or_else(bad_record)?;
+        self.path = records.path.or(self.path.take());
+        self.link = records.link_target.or(self.link.take());
+        self.is_sparse |= records.is_sparse;
         Ok(())
     }
 }

@@ -3,17 +3,14 @@
 //!
 //! Formats: ustar, GNU long names and base-256 numbers, PAX. Names are bytes. Sparse files are refused: no container tool writes them.
 
-mod header;
-mod pax;
 #[cfg(test)]
 mod tests;
 
 use std::io::{self, BufReader, Read, Seek};
 
 use super::budget::{Budget, Exhausted};
+use crate::tar_format::{BLOCK_BYTES, Header, Records};
 use crate::tree::{Attributes, Device, TreeError};
-use header::{BLOCK_BYTES, Header};
-use pax::Records;
 
 /// The longest path and link target in bytes: Linux's `PATH_MAX` without its NUL.
 const MAX_PATH_BYTES: usize = 4095;

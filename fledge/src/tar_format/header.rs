@@ -2,15 +2,15 @@
 //! "Basic Tar Format". Extensions in other entries are not looked at here.
 
 /// The unit of a tar archive in bytes.
-pub(super) const BLOCK_BYTES: usize = 512;
+pub(crate) const BLOCK_BYTES: usize = 512;
 
 /// A header whose checksum is right.
 #[derive(Debug)]
-pub(super) struct Header([u8; BLOCK_BYTES]);
+pub(crate) struct Header([u8; BLOCK_BYTES]);
 
 impl Header {
     /// The header in a block, unless its checksum is wrong.
-    pub(super) fn parse(block: &[u8; BLOCK_BYTES]) -> Option<Self> {
+    pub(crate) fn parse(block: &[u8; BLOCK_BYTES]) -> Option<Self> {
         let header = Self(*block);
         let stored = number(&header.0[148..156])?;
         let (mut unsigned, mut signed) = (0_i64, 0_i64);
@@ -25,12 +25,12 @@ impl Header {
     }
 
     /// The type flag.
-    pub(super) fn kind(&self) -> u8 {
+    pub(crate) fn kind(&self) -> u8 {
         self.0[156]
     }
 
     /// The name, with the prefix of `ustar`.
-    pub(super) fn name(&self) -> Vec<u8> {
+    pub(crate) fn name(&self) -> Vec<u8> {
         let name = text(&self.0[..100]);
         let prefix = text(&self.0[345..500]);
         // GNU's magic is `ustar  `; it uses the room of the prefix otherwise.
@@ -42,35 +42,35 @@ impl Header {
     }
 
     /// Where a link leads.
-    pub(super) fn link_target(&self) -> &[u8] {
+    pub(crate) fn link_target(&self) -> &[u8] {
         text(&self.0[157..257])
     }
 
-    pub(super) fn mode(&self) -> Option<u32> {
+    pub(crate) fn mode(&self) -> Option<u32> {
         number(&self.0[100..108]).and_then(|mode| u32::try_from(mode).ok())
     }
 
-    pub(super) fn uid(&self) -> Option<u32> {
+    pub(crate) fn uid(&self) -> Option<u32> {
         number(&self.0[108..116]).and_then(|uid| u32::try_from(uid).ok())
     }
 
-    pub(super) fn gid(&self) -> Option<u32> {
+    pub(crate) fn gid(&self) -> Option<u32> {
         number(&self.0[116..124]).and_then(|gid| u32::try_from(gid).ok())
     }
 
-    pub(super) fn size_bytes(&self) -> Option<u64> {
+    pub(crate) fn size_bytes(&self) -> Option<u64> {
         number(&self.0[124..136]).and_then(|size| u64::try_from(size).ok())
     }
 
-    pub(super) fn mtime_s(&self) -> Option<i64> {
+    pub(crate) fn mtime_s(&self) -> Option<i64> {
         number(&self.0[136..148])
     }
 
-    pub(super) fn device_major(&self) -> Option<u32> {
+    pub(crate) fn device_major(&self) -> Option<u32> {
         number(&self.0[329..337]).and_then(|major| u32::try_from(major).ok())
     }
 
-    pub(super) fn device_minor(&self) -> Option<u32> {
+    pub(crate) fn device_minor(&self) -> Option<u32> {
         number(&self.0[337..345]).and_then(|minor| u32::try_from(minor).ok())
     }
 }

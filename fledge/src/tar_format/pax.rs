@@ -11,20 +11,20 @@ const SPARSE_PREFIX: &[u8] = b"GNU.sparse.";
 
 /// What a PAX header says of the entry after it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Records {
-    pub(super) path: Option<Vec<u8>>,
-    pub(super) link_target: Option<Vec<u8>>,
-    pub(super) size_bytes: Option<u64>,
-    pub(super) uid: Option<u32>,
-    pub(super) gid: Option<u32>,
-    pub(super) mtime_s: Option<i64>,
-    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub(super) is_sparse: bool,
+pub(crate) struct Records {
+    pub(crate) path: Option<Vec<u8>>,
+    pub(crate) link_target: Option<Vec<u8>>,
+    pub(crate) size_bytes: Option<u64>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) mtime_s: Option<i64>,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) is_sparse: bool,
 }
 
 impl Records {
     /// Reads the records, or nothing where they are not well formed.
-    pub(super) fn parse(mut bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(mut bytes: &[u8]) -> Option<Self> {
         let mut records = Self::default();
         while !bytes.is_empty() {
             let blank = bytes.iter().position(|&byte| byte == b' ')?;
