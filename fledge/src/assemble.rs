@@ -54,6 +54,8 @@ pub struct Gathered {
     pub busybox: Option<PathBuf>,
     /// The files of the container image that all others are laid over.
     pub image: Option<Tree>,
+    /// The directory that it says its program starts in.
+    pub workdir: Option<GuestPath>,
     /// What was downloaded, in the plan's order.
     pub downloads: Vec<Downloaded>,
 }
@@ -142,6 +144,11 @@ pub fn assemble(plan: &Plan, gathered: Gathered) -> Result<Tree, AssembleError> 
                 Origin::Base,
             )?;
         }
+    }
+    // Container engines make it. The agent does so in a root file system only: in an initramfs it takes a missing one for a mistake.
+    if let Some(workdir) = gathered.workdir.filter(|_| is_initramfs) {
+        let node = Node::directory(DIRECTORY_PERMISSIONS);
+        tree.insert(&workdir, node, Origin::Base)?;
     }
     add_files(&mut tree, &plan.mappings, &gathered.downloads)?;
     if is_initramfs && tree.resolve(INIT_PATH.as_bytes()).is_none() {
@@ -409,6 +416,7 @@ mod tests {
             agent: Some(files.path("kestrel")),
             busybox: None,
             image: Some(image.clone()),
+            workdir: Some("/bin/made/here".parse().unwrap()),
             downloads: vec![download.clone()],
         };
         let tree = assemble(&plan, gathered(&image)).unwrap();
@@ -418,6 +426,7 @@ mod tests {
         assert_eq!(files.source_of(&tree, "/etc/a"), "dir/a");
         assert!(tree.get(b"usr/bin/tool").is_some());
         assert_eq!(tree.get(b"tmp").unwrap().attributes.permissions, 0o1777);
+        assert!(tree.get(b"usr/bin/made").is_none());
         // The kernel is told where PID 1 is, so an image's own /init stays what it is.
         assert!(tree.get(b"init").is_none());
         image.replace(b"init", Node::symlink("usr/bin/sh")).unwrap();
@@ -428,6 +437,9 @@ mod tests {
         };
         let taken = assemble(&plan, gathered(&image));
         assert!(matches!(taken, Err(AssembleError::InitTaken)));
+        image.remove(b"init");
+        let tree = assemble(&plan, gathered(&image)).unwrap();
+        assert!(tree.get(b"usr/bin/made/here").unwrap().is_directory());
     }
 
     #[test]

@@ -198,6 +198,9 @@ async fn image(
             digest,
         }));
     gathered.defaults = Some(manifest_out::defaults(&config, &name, &version));
+    // One with `..` in it is left to the agent.
+    let workdir = config.defaults().workdir;
+    gathered.files.workdir = workdir.and_then(|path| path.parse().ok());
     gathered.files.image = Some(tree);
     Ok(())
 }
