@@ -10,9 +10,11 @@ mod daemon;
 mod http;
 mod hypervisor;
 mod lab;
+mod overlay;
 mod refusals;
 mod rootfs;
 mod scenario;
+mod trust;
 mod volar;
 
 use std::path::{Path, PathBuf};

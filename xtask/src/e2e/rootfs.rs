@@ -24,7 +24,7 @@ use crate::oci_layout::{Layout, entry};
 use crate::{printer, process};
 
 /// What the service says at `/`.
-const PAGE: &str = "Hello from a root file system";
+pub(super) const PAGE: &str = "Hello from a root file system";
 
 /// The VM of all tests; there is one at a time.
 const VM: &str = "disk";
@@ -118,7 +118,7 @@ fn prepare(arguments: &ScenarioArguments) -> Result<PathBuf> {
 }
 
 /// An image of busybox's web server, with a user for it.
-fn container_image(arguments: &ScenarioArguments, folder: &Path) -> Result<()> {
+pub(super) fn container_image(arguments: &ScenarioArguments, folder: &Path) -> Result<()> {
     use tar::EntryType::{Directory, Regular, Symlink};
     let busybox = fs::read(&arguments.busybox)?;
     let mut layout = Layout::begin(folder)?;

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::aftermath::{nothing_left, ten_recorded};
 use super::daemon::Daemon;
 use super::volar::Volar;
-use super::{chaos, checks, http, refusals, rootfs};
+use super::{chaos, checks, http, overlay, refusals, rootfs, trust};
 use crate::{printer, process};
 
 /// How long anything in an emulated guest may take.
@@ -162,6 +162,10 @@ fn steps(arguments: &ScenarioArguments, daemon: &mut Daemon, volar: &Volar) -> R
         nothing_left(daemon, volar, &files, &rules)?;
     }
     rootfs::run(arguments, daemon, volar, &rules)?;
+    nothing_left(daemon, volar, &files, &rules)?;
+    overlay::run(arguments, volar)?;
+    nothing_left(daemon, volar, &files, &rules)?;
+    trust::run(arguments, daemon, volar, &built[1])?;
     nothing_left(daemon, volar, &files, &rules)?;
     if arguments.loop_only {
         return Ok(());
