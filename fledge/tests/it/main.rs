@@ -10,6 +10,7 @@ mod corpus;
 mod download;
 mod fetch;
 mod init;
+mod initramfs;
 mod reproducible;
 mod serve;
 mod signatures;
