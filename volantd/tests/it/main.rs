@@ -10,6 +10,7 @@ mod netns;
 #[cfg(feature = "test-fakes")]
 mod rootfs;
 mod signatures;
+mod stores;
 #[cfg(feature = "test-fakes")]
 mod vmm;
 #[cfg(feature = "test-fakes")]

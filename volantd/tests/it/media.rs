@@ -2,67 +2,29 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use common::digest::Digest;
-use common::guest_config::{GuestConfig, Secret, from_disk};
-use common::manifest::{ArtifactKind, Manifest, RootfsFormat, Source};
+use common::guest_config::{GuestConfig, from_disk};
+use common::manifest::{ArtifactKind, RootfsFormat};
 use fledge::image::cpio::{Limits, ReadError, read_entries};
-use fledge::image::initramfs;
-use fledge::tree::{Content, Node, Tree};
-use volantd::artifact::{ArtifactConfig, ArtifactError, ArtifactStore};
-use volantd::machine::ports::{DiskAccess, Launch, Lease, Media as _, VmPaths};
-use volantd::media::{DEFAULT_WRITABLE_MB, MAX_IMAGE_BYTES, MediaConfig, MediaStore};
+use volantd::artifact::ArtifactError;
+use volantd::machine::ports::{DiskAccess, Launch, Media as _};
+use volantd::media::DEFAULT_WRITABLE_MB;
+use volantd::signature::Signatures;
 
-/// The smallest kernel that passes: an ELF header, one segment with the note of the PVH entry (owner `Xen`, type 18).
-pub(crate) fn kernel() -> Vec<u8> {
-    let mut file = vec![0; 64 + 56];
-    file[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
-    file[18] = 62;
-    file[32] = 64;
-    file[54] = 56;
-    file[56] = 1;
-    file[64] = 4;
-    file[72] = 120;
-    file[96] = 20;
-    for number in [4_u32, 4, 18] {
-        file.extend_from_slice(&number.to_le_bytes());
-    }
-    file.extend_from_slice(b"Xen\0\0\0\0\0");
-    file
-}
+use crate::stores::{INITRAMFS, Stores, archive, erofs, launch};
 
 struct Place {
     temp: tempfile::TempDir,
-    media: Arc<MediaStore>,
-    artifacts: ArtifactStore,
+    stores: Stores,
 }
 
 impl Place {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let kernel_path = temp.path().join("vmlinux");
-        fs_err::write(&kernel_path, kernel()).unwrap();
-        let state_dir = temp.path().join("state");
-        let media = MediaStore::open(MediaConfig {
-            state_dir: state_dir.clone(),
-            kernel: kernel_path,
-            subnet: "192.168.127.0/24".parse().unwrap(),
-            host_ip: "192.168.127.1".parse().unwrap(),
-            max_image_bytes: MAX_IMAGE_BYTES,
-        });
-        let media = Arc::new(media.unwrap());
-        let config = ArtifactConfig {
-            state_dir,
-            max_bytes: 100_000_000,
-        };
-        let artifacts = ArtifactStore::open(&config, media.clone()).unwrap();
         fs_err::create_dir(temp.path().join("vm")).unwrap();
-        Self {
-            temp,
-            media,
-            artifacts,
-        }
+        let stores = Stores::open(temp.path(), Signatures::default());
+        Self { temp, stores }
     }
 
     async fn install(&self, artifact: &[u8]) -> Result<Digest, ArtifactError> {
@@ -76,50 +38,17 @@ impl Place {
     ) -> Result<Digest, ArtifactError> {
         let file = self.temp.path().join("plugin.cpio");
         fs_err::write(&file, artifact).unwrap();
-        let stored = self
-            .artifacts
-            .fetch(&Source::File(file), None, kind, Arc::new(|_| {}))
-            .await?;
-        Ok(stored.digest)
+        self.stores.install(file, None, kind).await
     }
 
     fn launch(&self, artifact: Digest) -> Launch {
-        let json = br#"{"schema_version":"1.0","name":"hello","version":"1","runtime":"hello",
-            "initramfs":{"url":"/plugin.cpio"},"resources":{"cpu_cores":1,"memory_mb":128},
-            "workload":{"type":"exec","entrypoint":["/bin/hello"]}}"#;
-        Launch {
-            vm: "web".parse().unwrap(),
-            instance: "instance".to_owned(),
-            cpu_cores: 1,
-            memory_mib: 128,
-            lease: Lease {
-                ip: "192.168.127.10".parse().unwrap(),
-                mac: "02:f9:e8:54:fb:c4".to_owned(),
-                tap: "vttap-web".to_owned(),
-                cid: 3,
-            },
-            manifest: Manifest::from_json(json).unwrap(),
-            artifact,
-            extra_cmdline: String::new(),
-            api: None,
-            secret: Secret::from_random([7; 32]),
-            paths: VmPaths {
-                state_dir: self.temp.path().join("vm"),
-                run_dir: PathBuf::from("/nonexistent"),
-            },
-        }
+        launch(self.temp.path().join("vm"), artifact, INITRAMFS)
     }
 
     /// A launch of a root file system; `member` is more of the manifest's `rootfs`.
     fn rootfs_launch(&self, artifact: Digest, member: &str) -> Launch {
-        let json = format!(
-            r#"{{"name":"hello","version":"1","rootfs":{{"url":"/x"{member}}},
-            "workload":{{"type":"exec","entrypoint":["/bin/hello"],"env":{{"TOKEN":"hidden"}}}}}}"#
-        );
-        Launch {
-            manifest: Manifest::from_json(json.as_bytes()).unwrap(),
-            ..self.launch(artifact)
-        }
+        let image = format!(r#""rootfs":{{"url":"/x"{member}}}"#);
+        with_token(launch(self.temp.path().join("vm"), artifact, &image))
     }
 
     fn vm_file(&self, name: &str) -> PathBuf {
@@ -133,11 +62,10 @@ impl Place {
     }
 }
 
-fn image() -> Vec<u8> {
-    let init = Node::file(0o755, Content::Bytes(b"#!/bin/hello\n".to_vec()));
-    let mut tree = Tree::default();
-    tree.replace(b"init", init).unwrap();
-    initramfs::write(&tree, Vec::new()).unwrap()
+/// With a variable that must not be on the kernel's command line.
+fn with_token(mut launch: Launch) -> Launch {
+    launch.manifest.workload.env = BTreeMap::from([("TOKEN".to_owned(), "hidden".to_owned())]);
+    launch
 }
 
 /// The guest config of an initramfs.
@@ -158,12 +86,11 @@ fn config_of(initramfs: &[u8]) -> GuestConfig {
 #[tokio::test]
 async fn a_launch_gets_its_own_initramfs() {
     let place = Place::new();
-    let digest = place.install(&image()).await.unwrap();
-    let mut launch = place.launch(digest);
-    launch.manifest.workload.env = BTreeMap::from([("TOKEN".to_owned(), "hidden".to_owned())]);
+    let digest = place.install(&archive()).await.unwrap();
+    let launch = with_token(place.launch(digest));
     // A restart finds the file of the launch before.
     for _ in 0..2 {
-        let media = place.media.prepare(&launch).await.unwrap();
+        let media = place.stores.media.prepare(&launch).await.unwrap();
         assert_eq!(media.kernel, place.temp.path().join("vmlinux"));
         assert!(
             media
@@ -175,8 +102,8 @@ async fn a_launch_gets_its_own_initramfs() {
         assert!(media.cmdline.contains(" volant.manifest="));
         let written = fs_err::read(media.initramfs.unwrap()).unwrap();
         assert_eq!(
-            &written[..image().len()],
-            image(),
+            &written[..archive().len()],
+            archive(),
             "the image is not touched"
         );
         let config = config_of(&written);
@@ -185,7 +112,7 @@ async fn a_launch_gets_its_own_initramfs() {
         assert_eq!(config.manifest, None, "the command line has it");
     }
     for _ in 0..2 {
-        place.media.discard(&launch.paths).await.unwrap();
+        place.stores.media.discard(&launch.paths).await.unwrap();
         assert_eq!(place.vm_files(), 0);
     }
 }
@@ -193,11 +120,11 @@ async fn a_launch_gets_its_own_initramfs() {
 #[tokio::test]
 async fn a_manifest_without_room_on_the_command_line_travels_in_the_file() {
     let place = Place::new();
-    let mut launch = place.launch(place.install(&image()).await.unwrap());
+    let mut launch = place.launch(place.install(&archive()).await.unwrap());
     // Digests do not compress, so they are long on the line as well.
     let words = (0..100_u32).map(|number| Digest::of(&number.to_le_bytes()).to_hex());
     launch.manifest.workload.entrypoint.extend(words);
-    let media = place.media.prepare(&launch).await.unwrap();
+    let media = place.stores.media.prepare(&launch).await.unwrap();
     assert!(!media.cmdline.contains("volant.manifest="));
     let config = config_of(&fs_err::read(media.initramfs.unwrap()).unwrap());
     assert_eq!(config.manifest, Some(launch.manifest));
@@ -206,23 +133,23 @@ async fn a_manifest_without_room_on_the_command_line_travels_in_the_file() {
 #[tokio::test]
 async fn refusals_say_what_to_do_and_leave_nothing() {
     let place = Place::new();
-    let digest = place.install(&image()).await.unwrap();
+    let digest = place.install(&archive()).await.unwrap();
 
     let mut small = place.launch(digest);
     small.memory_mib = 16;
-    let refused = place.media.prepare(&small).await.unwrap_err();
+    let refused = place.stores.media.prepare(&small).await.unwrap_err();
     assert!(
         refused.message.contains("needs at least 48 MiB"),
         "{}",
         refused.message
     );
     assert_eq!(refused.hints, ["Give the VM more memory: `--memory 48`"]);
-    assert!(place.media.check_memory(&digest, 16).is_err());
-    assert!(place.media.check_memory(&digest, 48).is_ok());
+    assert!(place.stores.media.check_memory(&digest, 16).is_err());
+    assert!(place.stores.media.check_memory(&digest, 48).is_ok());
 
     let mut long = place.launch(digest);
     long.extra_cmdline = "x".repeat(3000);
-    let refused = place.media.prepare(&long).await.unwrap_err();
+    let refused = place.stores.media.prepare(&long).await.unwrap_err();
     assert!(
         refused.message.contains("the kernel reads 2047"),
         "{}",
@@ -231,7 +158,7 @@ async fn refusals_say_what_to_do_and_leave_nothing() {
 
     let mut heavy = place.launch(digest);
     heavy.manifest.workload.env = BTreeMap::from([("X".to_owned(), "y".repeat(2_000_000))]);
-    let refused = place.media.prepare(&heavy).await.unwrap_err();
+    let refused = place.stores.media.prepare(&heavy).await.unwrap_err();
     assert!(
         refused.message.contains("a guest reads at most 1048576"),
         "{}",
@@ -239,7 +166,7 @@ async fn refusals_say_what_to_do_and_leave_nothing() {
     );
 
     let unknown = place.launch(Digest::of(b"never installed"));
-    let refused = place.media.prepare(&unknown).await.unwrap_err();
+    let refused = place.stores.media.prepare(&unknown).await.unwrap_err();
     assert!(
         refused.message.contains("is not in the store"),
         "{}",
@@ -249,16 +176,17 @@ async fn refusals_say_what_to_do_and_leave_nothing() {
 
     let mut nowhere = place.launch(digest);
     nowhere.paths.state_dir = PathBuf::from("/nonexistent");
-    let refused = place.media.prepare(&nowhere).await.unwrap_err();
+    let refused = place.stores.media.prepare(&nowhere).await.unwrap_err();
     assert!(
         refused.message.contains("/nonexistent/initramfs.cpio"),
         "{}",
         refused.message
     );
 
-    place.media.check_kernel().unwrap();
+    place.stores.media.check_kernel().unwrap();
     fs_err::remove_file(place.temp.path().join("vmlinux")).unwrap();
     let refused = place
+        .stores
         .media
         .prepare(&place.launch(digest))
         .await
@@ -280,35 +208,35 @@ async fn a_bad_artifact_is_neither_stored_nor_prepared() {
         matches!(refused, ArtifactError::NotBootable { .. }),
         "{refused:?}"
     );
-    assert!(place.artifacts.list().unwrap().is_empty());
-    assert_eq!(place.media.collect_garbage(&HashSet::new()).unwrap(), []);
+    assert!(place.stores.artifacts.list().unwrap().is_empty());
+    assert_eq!(
+        place.stores.media.collect_garbage(&HashSet::new()).unwrap(),
+        []
+    );
 }
 
 #[tokio::test]
 async fn an_image_that_was_removed_is_made_again() {
     let place = Place::new();
-    let digest = place.install(&image()).await.unwrap();
+    let digest = place.install(&archive()).await.unwrap();
     assert_eq!(
         place
+            .stores
             .media
             .collect_garbage(&HashSet::from([digest]))
             .unwrap(),
         []
     );
     assert_eq!(
-        place.media.collect_garbage(&HashSet::new()).unwrap(),
+        place.stores.media.collect_garbage(&HashSet::new()).unwrap(),
         [digest]
     );
-    place.media.prepare(&place.launch(digest)).await.unwrap();
-}
-
-/// A file system with a superblock and nothing else: 64 KiB of EROFS.
-pub(crate) fn erofs() -> Vec<u8> {
-    let mut image = vec![0; 64 * 1024];
-    image[1024..1028].copy_from_slice(b"\xe2\xe1\xf5\xe0");
-    image[1024 + 12] = 12;
-    image[1024 + 36] = 16;
-    image
+    place
+        .stores
+        .media
+        .prepare(&place.launch(digest))
+        .await
+        .unwrap();
 }
 
 const ROOTFS: ArtifactKind = ArtifactKind::Rootfs(None);
@@ -320,7 +248,7 @@ async fn a_root_file_system_boots_from_the_store_with_disks_beside_it() {
     let digest = place.install_as(ROOTFS, &erofs()).await.unwrap();
     let launch = place.rootfs_launch(digest, r#","writable_mb":32"#);
     for round in 0..2 {
-        let media = place.media.prepare(&launch).await.unwrap();
+        let media = place.stores.media.prepare(&launch).await.unwrap();
         assert_eq!(media.initramfs, None);
         let line = format!(" {} ", media.cmdline);
         assert!(line.contains(" root=/dev/vda ro rootfstype=erofs init=/bin/kestrel volant.config=/dev/vdb volant.writable=/dev/vdc "), "{line}");
@@ -333,7 +261,7 @@ async fn a_root_file_system_boots_from_the_store_with_disks_beside_it() {
         ];
         assert_eq!(access, expected);
         // The artifact itself, and no copy of it.
-        let stored = place.artifacts.get(&digest).unwrap().unwrap();
+        let stored = place.stores.artifacts.get(&digest).unwrap().unwrap();
         assert_eq!(media.disks[0].path, stored.path);
         let config = fs_err::read(&media.disks[1].path).unwrap();
         assert_eq!(config.len() % 4096, 0);
@@ -359,12 +287,12 @@ async fn a_root_file_system_boots_from_the_store_with_disks_beside_it() {
         std::io::Seek::rewind(&mut disk).unwrap();
         std::io::Write::write_all(&mut disk, &[1]).unwrap();
         for _ in 0..2 {
-            place.media.discard(&launch.paths).await.unwrap();
+            place.stores.media.discard(&launch.paths).await.unwrap();
             assert_eq!(place.vm_files(), 1);
         }
         assert!(place.vm_file("writable.ext4").is_file());
     }
-    assert!(place.media.check_memory(&digest, 1).is_ok());
+    assert!(place.stores.media.check_memory(&digest, 1).is_ok());
 }
 
 #[tokio::test]
@@ -372,6 +300,7 @@ async fn the_writable_disk_is_a_good_file_system() {
     let place = Place::new();
     let digest = place.install_as(ROOTFS, &erofs()).await.unwrap();
     let media = place
+        .stores
         .media
         .prepare(&place.rootfs_launch(digest, ""))
         .await
@@ -396,10 +325,10 @@ async fn an_ephemeral_guest_has_no_disk_to_write_on() {
     let place = Place::new();
     let digest = place.install_as(ROOTFS, &erofs()).await.unwrap();
     let launch = place.rootfs_launch(digest, r#","ephemeral":true,"writable_mb":64"#);
-    let media = place.media.prepare(&launch).await.unwrap();
+    let media = place.stores.media.prepare(&launch).await.unwrap();
     assert_eq!(media.disks.len(), 2);
     assert!(media.cmdline.contains(" volant.writable=tmpfs:64 "));
-    place.media.discard(&launch.paths).await.unwrap();
+    place.stores.media.discard(&launch.paths).await.unwrap();
     assert_eq!(place.vm_files(), 0);
 }
 
@@ -409,7 +338,7 @@ async fn bad_root_file_systems_and_disks_are_refused() {
     let table = [
         (
             ROOTFS,
-            image(),
+            archive(),
             "is a cpio archive, which an `initramfs` is",
         ),
         (
@@ -424,11 +353,11 @@ async fn bad_root_file_systems_and_disks_are_refused() {
         assert!(refused.to_string().contains(sentence), "{refused}");
         assert!(!refused.hints().is_empty());
     }
-    assert!(place.artifacts.list().unwrap().is_empty());
+    assert!(place.stores.artifacts.list().unwrap().is_empty());
 
     let digest = place.install_as(ROOTFS, &erofs()).await.unwrap();
     let unknown = place.rootfs_launch(Digest::of(b"never installed"), "");
-    let refused = place.media.prepare(&unknown).await.unwrap_err();
+    let refused = place.stores.media.prepare(&unknown).await.unwrap_err();
     assert!(
         refused.message.contains("is not in the store"),
         "{}",
@@ -436,7 +365,7 @@ async fn bad_root_file_systems_and_disks_are_refused() {
     );
     let mut nowhere = place.rootfs_launch(digest, "");
     nowhere.paths.state_dir = PathBuf::from("/nonexistent");
-    let refused = place.media.prepare(&nowhere).await.unwrap_err();
+    let refused = place.stores.media.prepare(&nowhere).await.unwrap_err();
     assert!(
         refused.message.contains("/nonexistent/writable.ext4"),
         "{}",
@@ -447,13 +376,13 @@ async fn bad_root_file_systems_and_disks_are_refused() {
     // A half made disk of an interrupted launch is no disk.
     let launch = place.rootfs_launch(digest, "");
     fs_err::write(place.vm_file("writable.ext4.partial"), "x").unwrap();
-    place.media.prepare(&launch).await.unwrap();
+    place.stores.media.prepare(&launch).await.unwrap();
     // A guest that makes its disk look like a container of other files does not get to see them.
     let mut disk = fs_err::read(place.vm_file("writable.ext4")).unwrap();
     disk.truncate(4096);
     disk[..4].copy_from_slice(b"QFI\xfb");
     fs_err::write(place.vm_file("writable.ext4"), disk).unwrap();
-    let refused = place.media.prepare(&launch).await.unwrap_err();
+    let refused = place.stores.media.prepare(&launch).await.unwrap_err();
     assert!(
         refused
             .message

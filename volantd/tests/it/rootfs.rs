@@ -11,18 +11,17 @@ use std::time::{Duration, Instant};
 use common::agent::{AgentStatus, GuestHealth, GuestPhase, HealthState, WorkloadStatus};
 use common::api::VmStatus;
 use common::digest::Digest;
-use common::manifest::{ArtifactKind, Manifest, Source};
+use common::manifest::{ArtifactKind, Manifest};
 use common::name::Name;
-use volantd::artifact::{ArtifactConfig, ArtifactStore};
 use volantd::console::Consoles;
 use volantd::machine::ports::{
     BoxFuture, Guest, GuestEndpoint, Lease, Network, StepError, VmmKind,
 };
 use volantd::machine::{NewVm, Parts, Pool, Registry, Settings, SystemClock};
-use volantd::media::{MAX_IMAGE_BYTES, MediaConfig, MediaStore};
+use volantd::signature::Signatures;
 use volantd::store::{ArtifactRecord, PluginRecord, Store};
 
-use crate::media::{erofs, kernel};
+use crate::stores::{Stores, erofs};
 use crate::vmm::{Host, LONG};
 
 const KINDS: [VmmKind; 2] = [VmmKind::CloudHypervisor, VmmKind::Qemu];
@@ -106,35 +105,17 @@ struct Daemon {
 impl Daemon {
     async fn new(kind: VmmKind, script: &str) -> Self {
         let host = Host::fake(kind, script);
-        let (state_dir, kernel_path) = (host.root.join("state"), host.root.join("vmlinux"));
-        fs_err::write(&kernel_path, kernel()).unwrap();
-        let subnet = "192.168.127.0/24".parse().unwrap();
-        let host_ip = "192.168.127.1".parse().unwrap();
-        let media = MediaStore::open(MediaConfig {
-            state_dir: state_dir.clone(),
-            kernel: kernel_path,
-            subnet,
-            host_ip,
-            max_image_bytes: MAX_IMAGE_BYTES,
-        });
-        let media = Arc::new(media.unwrap());
-        let config = ArtifactConfig {
-            state_dir: state_dir.clone(),
-            max_bytes: 1 << 20,
-        };
-        let artifacts = ArtifactStore::open(&config, media.clone()).unwrap();
+        let state_dir = host.root.join("state");
+        let stores = Stores::open(&host.root, Signatures::default());
         let image = host.root.join("image");
         fs_err::write(&image, erofs()).unwrap();
         let rootfs = ArtifactKind::Rootfs(None);
-        let stored = artifacts
-            .fetch(&Source::File(image), None, rootfs, Arc::new(|_| {}))
-            .await
-            .unwrap();
+        let artifact = stores.install(image, None, rootfs).await.unwrap();
         let wire = Arc::new(Wire::default());
         let store = Arc::new(Store::open(&state_dir.join("state.db")).unwrap());
         let registry = Registry::new(Parts {
             journal: store.clone(),
-            media,
+            media: stores.media,
             network: wire.clone(),
             vmm: Arc::new(host.hypervisors(LONG)),
             guest: Arc::new(Ready),
@@ -143,7 +124,10 @@ impl Daemon {
             settings: Settings {
                 state_dir,
                 run_dir: host.root.join("run"),
-                pool: Pool { subnet, host_ip },
+                pool: Pool {
+                    subnet: "192.168.127.0/24".parse().unwrap(),
+                    host_ip: "192.168.127.1".parse().unwrap(),
+                },
                 boot_deadline: LONG,
             },
         });
@@ -152,7 +136,7 @@ impl Daemon {
             wire,
             registry,
             store,
-            artifact: stored.digest,
+            artifact,
         }
         .with_plugin()
         .await

@@ -2,18 +2,15 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use common::digest::Digest;
-use common::guest_config::Secret;
-use common::manifest::{ArtifactKind, Manifest, Source};
-use fledge::image::initramfs;
-use fledge::tree::{Content, Node, Tree};
+use common::manifest::ArtifactKind;
 use minisign::KeyPair;
-use volantd::artifact::{ArtifactConfig, ArtifactError, ArtifactStore};
-use volantd::machine::ports::{Launch, Lease, Media as _, VmPaths};
-use volantd::media::{MAX_IMAGE_BYTES, MediaConfig, MediaStore};
+use volantd::artifact::ArtifactError;
+use volantd::machine::ports::Media as _;
 use volantd::signature::{Policy, Signatures};
+
+use crate::stores::{INITRAMFS, Stores, archive, launch};
 
 /// A state folder, and files to install from.
 struct Host {
@@ -21,43 +18,18 @@ struct Host {
     keys: KeyPair,
 }
 
-/// The stores of a daemon.
-struct Daemon {
-    media: Arc<MediaStore>,
-    artifacts: ArtifactStore,
-}
-
 impl Host {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
-        fs_err::write(temp.path().join("vmlinux"), super::media::kernel()).unwrap();
         fs_err::create_dir(temp.path().join("vm")).unwrap();
         let keys = KeyPair::generate_unencrypted_keypair().unwrap();
         Self { temp, keys }
     }
 
     /// Starts a daemon; on its disk is what the one before left.
-    fn daemon(&self, policy: Policy) -> Daemon {
-        let state_dir = self.temp.path().join("state");
+    fn daemon(&self, policy: Policy) -> Stores {
         let key = self.keys.pk.to_base64().parse().unwrap();
-        let signatures = Arc::new(Signatures::new(vec![key], policy));
-        let media = MediaConfig {
-            state_dir: state_dir.clone(),
-            kernel: self.temp.path().join("vmlinux"),
-            subnet: "192.168.127.0/24".parse().unwrap(),
-            host_ip: "192.168.127.1".parse().unwrap(),
-            max_image_bytes: MAX_IMAGE_BYTES,
-        };
-        let media = Arc::new(MediaStore::open_with(media, Arc::clone(&signatures)).unwrap());
-        let config = ArtifactConfig {
-            state_dir,
-            max_bytes: 1_000_000,
-        };
-        let artifacts = ArtifactStore::open(&config, media.clone()).unwrap();
-        Daemon {
-            media,
-            artifacts: artifacts.with_signatures(signatures),
-        }
+        Stores::open(self.temp.path(), Signatures::new(vec![key], policy))
     }
 
     fn artifact(&self) -> PathBuf {
@@ -84,57 +56,19 @@ impl Host {
         self.temp.path().join("state/media").join(name)
     }
 
-    fn launch(&self, artifact: Digest) -> Launch {
-        let json = br#"{"name":"hello","version":"1","initramfs":{"url":"/x"},
-            "workload":{"type":"exec","entrypoint":["/bin/hello"]}}"#;
-        Launch {
-            vm: "web".parse().unwrap(),
-            instance: "instance".to_owned(),
-            cpu_cores: 1,
-            memory_mib: 128,
-            lease: Lease {
-                ip: "192.168.127.10".parse().unwrap(),
-                mac: "02:f9:e8:54:fb:c4".to_owned(),
-                tap: "vttap-web".to_owned(),
-                cid: 3,
-            },
-            manifest: Manifest::from_json(json).unwrap(),
-            artifact,
-            extra_cmdline: String::new(),
-            api: None,
-            secret: Secret::from_random([7; 32]),
-            paths: VmPaths {
-                state_dir: self.temp.path().join("vm"),
-                run_dir: PathBuf::from("/nonexistent"),
-            },
-        }
-    }
-
     /// Prepares a boot, and says why not where it is refused.
-    async fn boot(&self, daemon: &Daemon, digest: Digest) -> Result<(), String> {
-        let launch = self.launch(digest);
+    async fn boot(&self, daemon: &Stores, digest: Digest) -> Result<(), String> {
+        let launch = launch(self.temp.path().join("vm"), digest, INITRAMFS);
         let prepared = daemon.media.prepare(&launch).await;
         prepared.map(|_| ()).map_err(|error| error.message)
     }
 }
 
-async fn install(daemon: &Daemon, path: &Path) -> Result<Digest, ArtifactError> {
-    let source = Source::File(path.to_path_buf());
-    let kind = ArtifactKind::Initramfs;
-    let fetch = daemon.artifacts.fetch(
-        &source,
-        Some(Digest::of(&artifact())),
-        kind,
-        Arc::new(|_| {}),
-    );
-    Ok(fetch.await?.digest)
-}
-
-fn archive() -> Vec<u8> {
-    let init = Node::file(0o755, Content::Bytes(b"#!/bin/hello\n".to_vec()));
-    let mut tree = Tree::default();
-    tree.replace(b"init", init).unwrap();
-    initramfs::write(&tree, Vec::new()).unwrap()
+async fn install(daemon: &Stores, path: &Path) -> Result<Digest, ArtifactError> {
+    let checksum = Digest::of(&artifact());
+    daemon
+        .install(path.to_path_buf(), Some(checksum), ArtifactKind::Initramfs)
+        .await
 }
 
 fn artifact() -> Vec<u8> {

@@ -1,26 +1,24 @@
 //! What the tests of VMM processes stand on: folders of one VM, a daemon's `Hypervisors`, and a daemon that dies.
 
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::digest::Digest;
-use common::guest_config::Secret;
-use common::manifest::Manifest;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use volantd::machine::ports::{
-    BootMedia, Instance, InstanceRecord, Launch, Lease, SerialStream, VmPaths, Vmm, VmmExit,
-    VmmKind,
+    BootMedia, Instance, InstanceRecord, Launch, SerialStream, VmPaths, Vmm, VmmExit, VmmKind,
 };
 use volantd::vmm::detect::{DevKvm, Facts, Program, Version, Wish};
 use volantd::vmm::{Deadlines, Hypervisors, STATE_MARK, Settings};
+
+use crate::stores::{INITRAMFS, launch};
 
 /// Longer than anything takes on a busy machine; a test that waits so long has failed.
 pub(crate) const LONG: Duration = Duration::from_mins(1);
@@ -131,28 +129,16 @@ impl Host {
     }
 
     pub(crate) fn launch(&self) -> Launch {
-        let manifest = r#"{"schema_version": "1.0", "name": "web", "version": "1", "runtime": "web", "workload": {"entrypoint": ["/x"]},
-            "initramfs": {"url": "/x.cpio.gz"}, "resources": {"cpu_cores": 1, "memory_mb": 128}}"#;
+        let state_dir = self.root.join("state");
+        let launch = launch(state_dir.clone(), Digest::of(b"artifact"), INITRAMFS);
         Launch {
-            vm: "web".parse().unwrap(),
             instance: uuid::Uuid::now_v7().to_string(),
-            cpu_cores: 1,
             memory_mib: 256,
-            lease: Lease {
-                ip: Ipv4Addr::new(192, 168, 127, 10),
-                mac: "02:f9:e8:54:fb:c4".to_owned(),
-                tap: "vttap-web".to_owned(),
-                cid: 3,
-            },
-            manifest: Manifest::from_json(manifest.as_bytes()).unwrap(),
-            artifact: Digest::of(b"artifact"),
-            extra_cmdline: String::new(),
-            api: None,
-            secret: Secret::from_random([7; 32]),
             paths: VmPaths {
-                state_dir: self.root.join("state"),
+                state_dir,
                 run_dir: self.root.join("run"),
             },
+            ..launch
         }
     }
 
