@@ -31,6 +31,7 @@ const ROOTFS: &str = "xtask/src/e2e/rootfs.rs";
 const SCENARIO: &str = "xtask/src/e2e/scenario.rs";
 const SERVE: &str = "fledge/tests/it/serve.rs";
 const SIGNATURES: &str = "fledge/tests/it/signatures.rs";
+const TRUST: &str = "xtask/src/e2e/trust.rs";
 const VOLAR: &str = "volar/tests/it/misbehaviour.rs";
 
 const TESTED: &[Tested] = &[
@@ -67,6 +68,11 @@ const TESTED: &[Tested] = &[
     entry("fledge diff", INSPECT, r#"["diff", "#),
     entry("fledge inspect", INSPECT, r#"["inspect", "#),
     entry("fledge keygen", SIGNATURES, r#"["keygen""#),
+    entry(
+        "fledge keygen -o <name>",
+        TRUST,
+        r#"["keygen", "-o", name, "#,
+    ),
     entry("fledge serve", SERVE, r#".args(["serve"])"#),
     entry(
         "fledge serve --addr <address> --api-key-file key --root plugins --jobs 2",
@@ -74,7 +80,17 @@ const TESTED: &[Tested] = &[
         r#"["--addr", "127.0.0.2:0", "--api-key-file", "key", "--root", "plugins", "--jobs", "2""#,
     ),
     entry("fledge sign", SIGNATURES, r#"["sign", "#),
+    entry(
+        "fledge sign <artifact> -s <key>",
+        TRUST,
+        r#"["sign", "plugin.cpio.gz", "-s", &key]"#,
+    ),
     entry("fledge verify", SIGNATURES, r#"["verify", "#),
+    entry(
+        "fledge verify <artifact> -p <key>",
+        TRUST,
+        r#"["verify", "plugin.cpio.gz", "-p", &public]"#,
+    ),
     entry("volar doctor", VOLAR, r#""unix:///nonexistent", "doctor""#),
     entry(
         "volar plugins enable",
