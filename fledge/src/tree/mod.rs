@@ -299,10 +299,7 @@ impl Tree {
     }
 
     /// Removes the extended attributes that are not to be kept, and returns of how many inodes each of them was.
-    pub(crate) fn retain_xattrs(
-        &mut self,
-        keep: impl Fn(&[u8]) -> bool,
-    ) -> BTreeMap<Vec<u8>, usize> {
+    pub fn retain_xattrs(&mut self, keep: impl Fn(&[u8]) -> bool) -> BTreeMap<Vec<u8>, usize> {
         let mut removed: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
         let mut retain = |attributes: &mut Attributes| {
             attributes.xattrs.retain(|name, _| {
