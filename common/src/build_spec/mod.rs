@@ -152,6 +152,30 @@ impl BuildSpec {
     /// # Errors
     /// All problems at once, with line and column where there is one place to point at.
     pub fn parse(text: &str) -> Result<Self, BuildSpecError> {
+        let draft = Draft::parse(text)?;
+        match draft.spec {
+            Some(spec) if draft.findings.is_empty() => Ok(spec),
+            _ => Err(BuildSpecError::Invalid(locate(text, draft.findings))),
+        }
+    }
+}
+
+/// A `fledge.toml` as far as it can be understood, and what is wrong with its text. For those who look for more that is wrong, so that
+/// all of it is shown at once: see [`locate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// What is not wrong of it; nothing where too much is. A build must not use it while there are findings.
+    pub spec: Option<BuildSpec>,
+    /// What is wrong, in no order.
+    pub findings: Vec<Finding>,
+}
+
+impl Draft {
+    /// Reads the text of a `fledge.toml`.
+    ///
+    /// # Errors
+    /// Where it is too large, or no TOML.
+    pub fn parse(text: &str) -> Result<Self, BuildSpecError> {
         if text.len() > MAX_SPEC_BYTES {
             return Err(BuildSpecError::TooLarge {
                 found_bytes: text.len(),
@@ -160,8 +184,21 @@ impl BuildSpec {
         let document = Document::parse(text).map_err(BuildSpecError::Invalid)?;
         let mut found = Findings::default();
         let raw = document.read::<raw::Raw>(&mut found);
-        let spec = raw.and_then(|raw| rules::spec(raw, &mut found));
-        spec.ok_or_else(|| BuildSpecError::Invalid(document.locate(found)))
+        Ok(Self {
+            spec: raw.map(|raw| rules::spec(raw, &mut found)),
+            findings: found.into_vec(),
+        })
+    }
+
+    /// Host paths that are mapped to what is no place in the guest: [`BuildSpec::mappings`] does not have them.
+    pub fn misplaced(&self) -> impl Iterator<Item = String> {
+        self.findings.iter().filter_map(|finding| {
+            let mut steps = document::steps(&finding.pointer);
+            match (steps.next()?.as_str(), steps.next(), steps.next()) {
+                ("mappings", Some(path), None) if finding.mark == Mark::Value => Some(path),
+                _ => None,
+            }
+        })
     }
 }
 

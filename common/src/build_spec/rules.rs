@@ -7,12 +7,13 @@ use super::document::{Findings, pointer};
 use super::raw::{self, AgentStrategy, Raw, Strategy};
 use super::{
     AgentSource, Base, BuildSpec, Compression, DEFAULT_BUSYBOX_SHA256, DEFAULT_BUSYBOX_URL,
-    Dockerfile, Download, Init, Output, ReleaseVersion, shown,
+    Dockerfile, Download, Filesystem, Init, Output, ReleaseVersion, shown,
 };
 use crate::digest::Digest;
 
-/// The spec that `raw` describes, if `found` has nothing against it in the end.
-pub(super) fn spec(raw: Raw, found: &mut Findings) -> Option<BuildSpec> {
+/// The spec that `raw` describes, which is to be used only if `found` has nothing against it in the end. Of what is wrong something
+/// stands in that asks for nothing: the agent of a release, and a root file system, which leaves most to its image.
+pub(super) fn spec(raw: Raw, found: &mut Findings) -> BuildSpec {
     if raw.version.is_none() {
         found.missing(
             "/version",
@@ -41,17 +42,20 @@ pub(super) fn spec(raw: Raw, found: &mut Findings) -> Option<BuildSpec> {
         .enumerate()
         .filter_map(|(index, fetch)| fetch::fetch(fetch, &format!("/fetch/{index}"), found))
         .collect();
-    if !found.is_empty() {
-        return None;
-    }
-    Some(BuildSpec {
-        init: init?,
+    let latest = || {
+        Init::Agent(AgentSource::Release {
+            version: ReleaseVersion::Latest,
+            checksum: None,
+        })
+    };
+    BuildSpec {
+        init: init.unwrap_or_else(latest),
         base,
         busybox,
         mappings: raw.mappings,
         fetches,
-        output: output?,
-    })
+        output: output.unwrap_or_else(|| Output::Rootfs(Filesystem::default())),
+    }
 }
 
 fn init(raw: &Raw, found: &mut Findings) -> Option<Init> {

@@ -619,3 +619,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_draft_is_what_is_right_and_what_is_wrong() {
+    let text = "version = \"1\"\nstrategy = \"magic\"\n[mappings]\n\"a\" = \"/a\"\n\"b\" = \"b\"\n[source]\nimage = \"a b\"\n";
+    let draft = Draft::parse(text).unwrap();
+    let spec = draft.spec.as_ref().unwrap();
+    assert_eq!(spec.mappings.keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(spec.base, Some(Base::Image("a b".to_owned())));
+    assert_eq!(draft.misplaced().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(draft.findings.len(), 3, "{:?}", draft.findings);
+    let good = Draft::parse("version = \"1\"\nstrategy = \"initramfs\"").unwrap();
+    assert!(good.spec.is_some() && good.findings.is_empty());
+    assert!(Draft::parse("version = ").is_err());
+}

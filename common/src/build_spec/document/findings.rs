@@ -60,7 +60,8 @@ impl Findings {
         self.findings.is_empty()
     }
 
-    pub(super) fn into_vec(self) -> Vec<Finding> {
+    /// All findings, in the order in which they were made.
+    pub(in crate::build_spec) fn into_vec(self) -> Vec<Finding> {
         self.findings
     }
 
@@ -99,7 +100,7 @@ pub fn pointer(keys: &[&str]) -> String {
 }
 
 /// The keys that a JSON pointer leads through.
-pub(super) fn steps(pointer: &str) -> impl Iterator<Item = String> {
+pub(in crate::build_spec) fn steps(pointer: &str) -> impl Iterator<Item = String> {
     pointer
         .split('/')
         .skip(1)

@@ -15,11 +15,10 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub(super) use findings::Findings;
 pub use findings::{Finding, Mark, pointer};
+pub(super) use findings::{Findings, steps};
 pub use problem::{Place, Problem, Problems};
 
-use findings::steps;
 use problem::MAX_PROBLEMS;
 
 /// The document's keys and values with their places in the text.
