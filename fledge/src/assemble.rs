@@ -92,6 +92,14 @@ pub enum AssembleError {
         /// A clause.
         why: String,
     },
+    /// The busybox could not run.
+    #[error("`{name}` cannot be the busybox: {why}")]
+    Busybox {
+        /// The file or its URL.
+        name: String,
+        /// A clause.
+        why: String,
+    },
     /// Nothing would be PID 1.
     #[error("The image has no `/init`: with `init.none`, map a program to `/init`")]
     NoInit,
@@ -201,15 +209,36 @@ fn add_program(
     )?)
 }
 
+/// Without its busybox an image has no shell, which shows only when somebody needs it: better here.
+/// `name` is what the user calls it.
+pub(crate) fn check_busybox(path: &std::path::Path, name: &str) -> Result<(), AssembleError> {
+    let why = match program(path)? {
+        Program::Static { machine } | Program::Dynamic { machine, .. }
+            if machine != elf::X86_64 =>
+        {
+            format!("it is for another machine (ELF number {machine}), not for x86-64")
+        }
+        // Where its loader is missing, that is said of it as of any other program.
+        Program::Static { .. } | Program::Dynamic { .. } => return Ok(()),
+        Program::Script(_) | Program::Other => "it is not an ELF program".to_owned(),
+    };
+    Err(AssembleError::Busybox {
+        name: name.to_owned(),
+        why,
+    })
+}
+
+fn program(path: &std::path::Path) -> Result<Program, AssembleError> {
+    let program = fs_err::File::open(path).and_then(|mut file| elf::inspect(&mut file));
+    Ok(program.map_err(|source| HostError::Read {
+        path: path.to_path_buf(),
+        source,
+    })?)
+}
+
 /// PID 1 that does not start is a kernel panic in every guest: better here.
 pub(crate) fn check_agent(path: &std::path::Path) -> Result<(), AssembleError> {
-    let program = fs_err::File::open(path)
-        .and_then(|mut file| elf::inspect(&mut file))
-        .map_err(|source| HostError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
-    let why = match program {
+    let why = match program(path)? {
         Program::Static {
             machine: elf::X86_64,
         } => return Ok(()),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use common::error_chain;
+use common::exit_code::ExitCode as Code;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use crate::commands::inspect::InspectArgs;
 use crate::commands::keygen::KeygenArgs;
 use crate::commands::serve::{ServeArgs, ServeError};
 use crate::commands::sign::SignArgs;
+use crate::commands::staged::is_full;
 use crate::commands::verify::VerifyArgs;
 use crate::commands::{self, Failure};
 use crate::ui::{Ui, Verbosity};
@@ -96,43 +98,81 @@ enum Command {
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    let ui = Ui::new(cli.output.verbosity());
-    let done = |()| common::exit_code::ExitCode::Success;
-    let code = match cli.command {
-        Command::Build(args) => match build(args, &ui) {
-            Ok(()) => common::exit_code::ExitCode::Success,
+    let (ui, code) = match Cli::try_parse() {
+        Ok(cli) => {
+            let ui = Ui::new(cli.output.verbosity());
+            let code = carry_out(cli.command, &ui);
+            (ui, code)
+        }
+        Err(said) => {
+            let ui = Ui::new(Verbosity::Normal);
+            ui.usage(&said);
+            let code = if said.use_stderr() {
+                Code::Usage
+            } else {
+                Code::Success
+            };
+            (ui, code)
+        }
+    };
+    match ui.finish() {
+        Ok(()) => code.into(),
+        Err(error) => {
+            let lost = Unprinted(error);
+            ui.error(&lost, &error_chain::causes(&lost), &[]);
+            lost.exit_code(code).into()
+        }
+    }
+}
+
+/// A result that nobody got.
+#[derive(Debug, thiserror::Error)]
+#[error("Cannot write the result to the standard output")]
+struct Unprinted(#[source] std::io::Error);
+
+impl Unprinted {
+    /// The exit code of a program that would have ended with `code`. A failure of its own stands.
+    fn exit_code(&self, code: Code) -> Code {
+        match code {
+            Code::Success | Code::Invalid if is_full(&self.0) => Code::Capacity,
+            Code::Success => Code::Invalid,
+            code => code,
+        }
+    }
+}
+
+fn carry_out(command: Command, ui: &Ui) -> Code {
+    let done = |()| Code::Success;
+    match command {
+        Command::Build(args) => match build(args, ui) {
+            Ok(()) => Code::Success,
             Err(error) => {
                 ui.error(&error, &error_chain::causes(&error), &error.hints());
                 error.exit_code()
             }
         },
-        Command::Check(args) => commands::check::run(&args, &ui),
+        Command::Check(args) => commands::check::run(&args, ui),
         Command::Completions(args) => {
-            commands::completions::run(&args, Cli::command(), &ui);
-            common::exit_code::ExitCode::Success
+            commands::completions::run(&args, Cli::command(), ui);
+            Code::Success
         }
-        Command::Init(args) => ended(commands::init::run(&args, &ui).map(done), &ui),
-        Command::Inspect(args) => ended(commands::inspect::run(&args, &ui).map(done), &ui),
-        Command::Diff(args) => ended(commands::diff::run(&args, &ui), &ui),
-        Command::Keygen(args) => ended(commands::keygen::run(args, &ui).map(done), &ui),
-        Command::Serve(args) => ended(serve(args, &ui).map(done), &ui),
-        Command::Sign(args) => ended(commands::sign::run(args, &ui).map(done), &ui),
-        Command::Verify(args) => ended(commands::verify::run(args, &ui).map(done), &ui),
-        Command::Cache(args) => ended(commands::cache::run(&args, &ui).map(done), &ui),
+        Command::Init(args) => ended(commands::init::run(&args, ui).map(done), ui),
+        Command::Inspect(args) => ended(commands::inspect::run(&args, ui).map(done), ui),
+        Command::Diff(args) => ended(commands::diff::run(&args, ui), ui),
+        Command::Keygen(args) => ended(commands::keygen::run(args, ui).map(done), ui),
+        Command::Serve(args) => ended(serve(args, ui).map(done), ui),
+        Command::Sign(args) => ended(commands::sign::run(args, ui).map(done), ui),
+        Command::Verify(args) => ended(commands::verify::run(args, ui).map(done), ui),
+        Command::Cache(args) => ended(commands::cache::run(&args, ui).map(done), ui),
         Command::Version => {
-            commands::version::run(&ui);
-            common::exit_code::ExitCode::Success
+            commands::version::run(ui);
+            Code::Success
         }
-    };
-    code.into()
+    }
 }
 
 /// Says why a command failed, and how the program ends.
-fn ended<E: Failure>(
-    result: Result<common::exit_code::ExitCode, E>,
-    ui: &Ui,
-) -> common::exit_code::ExitCode {
+fn ended<E: Failure>(result: Result<Code, E>, ui: &Ui) -> Code {
     match result {
         Ok(code) => code,
         Err(error) => {

@@ -77,6 +77,16 @@ pub enum PlannedBase {
     },
 }
 
+impl PlannedBase {
+    /// What the user calls it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Image { reference, .. } => reference.clone(),
+            Self::Dockerfile { path, .. } => path.display().to_string(),
+        }
+    }
+}
+
 /// One mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {

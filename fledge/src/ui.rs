@@ -76,7 +76,7 @@ pub struct Ui(Out);
 
 #[derive(Debug, Clone)]
 enum Out {
-    Terminal(Verbosity),
+    Terminal(Verbosity, Arc<Mutex<Option<io::Error>>>),
     Relay(Arc<dyn Relay>),
 }
 
@@ -93,7 +93,41 @@ enum Shown {
 impl Ui {
     /// A printer that says as much as `verbosity` allows.
     pub fn new(verbosity: Verbosity) -> Self {
-        Self(Out::Terminal(verbosity))
+        Self(Out::Terminal(verbosity, Arc::default()))
+    }
+
+    /// Says at the end of a run whether all of the result could be printed. Whoever closed the pipe did not want to know the rest.
+    ///
+    /// # Errors
+    /// Why not, such as a full disk.
+    pub fn finish(&self) -> io::Result<()> {
+        let Out::Terminal(_, lost) = &self.0 else {
+            return Ok(());
+        };
+        self.stdout(b"");
+        match lost.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints to stdout, and remembers the first failure for [`Ui::finish`].
+    fn stdout(&self, bytes: &[u8]) {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        if let (Out::Terminal(_, lost), Err(error)) = (&self.0, written) {
+            let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+            lost.get_or_insert(error);
+        }
+    }
+
+    /// Prints what the parser of the command line has to say: help and version to stdout, usage errors to stderr.
+    pub fn usage(&self, said: &clap::Error) {
+        if said.use_stderr() {
+            drop(said.print());
+        } else {
+            self.stdout(said.render().to_string().as_bytes());
+        }
     }
 
     /// Prints nothing, and gives everything to `relay`.
@@ -104,9 +138,8 @@ impl Ui {
     /// Prints a line of the result.
     pub fn result(&self, line: &str) {
         match &self.0 {
-            Out::Terminal(Verbosity::Quiet) => {}
-            // Whoever closed the pipe does not want to know.
-            Out::Terminal(_) => drop(writeln!(io::stdout().lock(), "{}", printable(line))),
+            Out::Terminal(Verbosity::Quiet, _) => {}
+            Out::Terminal(..) => self.stdout(format!("{}\n", printable(line)).as_bytes()),
             Out::Relay(relay) => relay.relay(Said::Result {
                 text: printable(line),
             }),
@@ -115,14 +148,14 @@ impl Ui {
 
     /// Prints a text of the program's own as it is, such as a script for a shell: it is asked for, so it is never too much.
     pub fn document(&self, text: &str) {
-        drop(io::stdout().lock().write_all(text.as_bytes()));
+        self.stdout(text.as_bytes());
     }
 
     /// Prints something worth knowing that is not wrong.
     pub fn note(&self, line: &str) {
         match &self.0 {
-            Out::Terminal(Verbosity::Quiet) => {}
-            Out::Terminal(_) => stderr(&format!("note: {line}")),
+            Out::Terminal(Verbosity::Quiet, _) => {}
+            Out::Terminal(..) => stderr(&format!("note: {line}")),
             Out::Relay(relay) => relay.relay(Said::Note {
                 text: printable(line),
             }),
@@ -132,8 +165,8 @@ impl Ui {
     /// Prints something that may go wrong later.
     pub fn warn(&self, line: &str) {
         match &self.0 {
-            Out::Terminal(Verbosity::Quiet) => {}
-            Out::Terminal(_) => stderr(&format!("warning: {line}")),
+            Out::Terminal(Verbosity::Quiet, _) => {}
+            Out::Terminal(..) => stderr(&format!("warning: {line}")),
             Out::Relay(relay) => relay.relay(Said::Warning {
                 text: printable(line),
             }),
@@ -143,8 +176,8 @@ impl Ui {
     /// Prints what only the curious want to know.
     pub fn detail(&self, line: &str) {
         match &self.0 {
-            Out::Terminal(Verbosity::Quiet | Verbosity::Normal) => {}
-            Out::Terminal(Verbosity::Verbose) => stderr(line),
+            Out::Terminal(Verbosity::Quiet | Verbosity::Normal, _) => {}
+            Out::Terminal(Verbosity::Verbose, _) => stderr(line),
             Out::Relay(relay) => relay.relay(Said::Detail {
                 text: printable(line),
             }),
@@ -183,9 +216,9 @@ impl Ui {
 
     fn progress(&self, total_bytes: Option<u64>, message: &str) -> Progress {
         let target = match &self.0 {
-            Out::Terminal(Verbosity::Quiet) => ProgressDrawTarget::hidden(),
+            Out::Terminal(Verbosity::Quiet, _) => ProgressDrawTarget::hidden(),
             // Draws on a terminal only.
-            Out::Terminal(_) => ProgressDrawTarget::stderr(),
+            Out::Terminal(..) => ProgressDrawTarget::stderr(),
             Out::Relay(relay) => {
                 return Progress(Shown::Relayed(Relayed {
                     relay: Arc::clone(relay),

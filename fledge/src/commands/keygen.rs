@@ -1,16 +1,14 @@
 //! `fledge keygen`: makes a key pair for signatures, as two files. Never replaces a file.
 
-use std::fs::Permissions;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use common::exit_code::ExitCode;
-use tempfile::NamedTempFile;
 
 use super::Failure;
 use super::password::{PasswordArgs, PasswordError, PasswordSource};
+use super::staged::{PUBLIC_MODE, Staged, is_full};
 use crate::signature::secret::{self, SecretError};
 use crate::ui::Ui;
 
@@ -27,9 +25,6 @@ The keys are those of minisign, which can use them too. Give fledge.pub to those
 
 /// Only its owner reads a secret key.
 const SECRET_MODE: u32 = 0o600;
-
-/// Anyone may read a public key; the umask takes its part.
-const PUBLIC_MODE: u32 = 0o666;
 
 /// Flags of `fledge keygen`.
 #[derive(Debug, Args)]
@@ -79,6 +74,7 @@ impl Failure for KeygenError {
             Self::Write { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 ExitCode::NotFound
             }
+            Self::Write { source, .. } if is_full(source) => ExitCode::Capacity,
             Self::Secret(_) | Self::Write { .. } => ExitCode::Invalid,
         }
     }
@@ -141,19 +137,11 @@ fn with_suffix(output: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn stage(path: &Path, text: &str, mode: u32) -> Result<NamedTempFile, KeygenError> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let write = || -> io::Result<NamedTempFile> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".fledge-key-")
-            .permissions(Permissions::from_mode(mode))
-            .tempfile_in(directory)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        Ok(file)
+fn stage(path: &Path, text: &str, mode: u32) -> Result<Staged, KeygenError> {
+    let write = || -> io::Result<Staged> {
+        let mut staged = Staged::holding(path, mode, text.as_bytes())?;
+        staged.file().sync_all()?;
+        Ok(staged)
     };
     write().map_err(|source| KeygenError::Write {
         path: path.to_path_buf(),
@@ -161,16 +149,13 @@ fn stage(path: &Path, text: &str, mode: u32) -> Result<NamedTempFile, KeygenErro
     })
 }
 
-fn publish(file: NamedTempFile, path: &Path) -> Result<(), KeygenError> {
+fn publish(staged: Staged, path: &Path) -> Result<(), KeygenError> {
     let path = path.to_path_buf();
-    match file.persist_noclobber(&path) {
+    match staged.place() {
         Ok(_) => Ok(()),
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(KeygenError::Exists { path })
         }
-        Err(error) => Err(KeygenError::Write {
-            path,
-            source: error.error,
-        }),
+        Err(source) => Err(KeygenError::Write { path, source }),
     }
 }

@@ -1,5 +1,6 @@
 //! One module for each command.
 
+mod archive_limit;
 pub mod build;
 pub mod cache;
 pub mod check;
@@ -12,6 +13,7 @@ mod password;
 pub mod serve;
 pub mod sign;
 mod small_file;
+pub(crate) mod staged;
 pub mod verify;
 pub mod version;
 

@@ -1,8 +1,6 @@
 //! `fledge sign`: writes the signature of a file beside it.
 
-use std::fs::Permissions;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,8 +9,9 @@ use common::exit_code::ExitCode;
 use super::Failure;
 use super::password::{PasswordArgs, PasswordError};
 use super::small_file::{self, FileError};
+use super::staged::{PUBLIC_MODE, Staged, is_full};
+use crate::signature;
 use crate::signature::secret::{self, SecretError};
-use crate::signature::{self, SUFFIX};
 use crate::ui::Ui;
 
 const EXAMPLES: &str = "\
@@ -23,9 +22,6 @@ Examples:
       with a comment that is signed too and shown by `fledge verify`
 
 The signature lies beside the artifact, where volantd looks for it; a stock `minisign -V` checks it too.";
-
-/// Anyone may read a signature; the umask takes its part.
-const SIGNATURE_MODE: u32 = 0o666;
 
 /// Flags of `fledge sign`.
 #[derive(Debug, Args)]
@@ -82,6 +78,7 @@ impl Failure for SignError {
                 source: SecretError::WrongPassword,
                 ..
             } => ExitCode::Verification,
+            Self::Write { source, .. } if is_full(source) => ExitCode::Capacity,
             Self::Secret { .. } | Self::Write { .. } => ExitCode::Invalid,
         }
     }
@@ -120,10 +117,12 @@ pub fn run(args: SignArgs, ui: &Ui) -> Result<(), SignError> {
             source,
         })?;
     let path = signature::path_beside(&args.artifact);
-    write(&path, &signature).map_err(|source| SignError::Write {
-        path: path.clone(),
-        source,
-    })?;
+    Staged::holding(&path, PUBLIC_MODE, signature.as_bytes())
+        .and_then(Staged::replace)
+        .map_err(|source| SignError::Write {
+            path: path.clone(),
+            source,
+        })?;
     ui.result(&format!("{}: the signature", path.display()));
     Ok(())
 }
@@ -133,20 +132,4 @@ fn default_comment(artifact: &Path) -> String {
     let name = artifact.file_name().unwrap_or_default().to_string_lossy();
     let plain: String = name.chars().filter(|c| !c.is_control()).collect();
     format!("file:{plain}")
-}
-
-/// Whole or not at all: beside its place first, then renamed over what was there.
-fn write(path: &Path, signature: &str) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".fledge-")
-        .suffix(SUFFIX)
-        .permissions(Permissions::from_mode(SIGNATURE_MODE))
-        .tempfile_in(directory)?;
-    file.write_all(signature.as_bytes())?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

@@ -16,7 +16,7 @@ pub enum FileError {
         /// Its path.
         path: PathBuf,
     },
-    /// It is a directory or a device.
+    /// It is a directory, or a device where a file is read more than once.
     #[error("`{}` is not a file", path.display())]
     NotAFile {
         /// Its path.
@@ -56,16 +56,7 @@ impl FileError {
 /// Opens the file at `path`, which is `what`.
 pub(super) fn open(path: &Path, what: &'static str) -> Result<fs_err::File, FileError> {
     let owned = || path.to_path_buf();
-    let file = fs_err::File::open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => FileError::NotFound {
-            what,
-            path: owned(),
-        },
-        _ => FileError::Read {
-            path: owned(),
-            source,
-        },
-    })?;
+    let file = begin(path, what)?;
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),
         Ok(_) => Err(FileError::NotAFile { path: owned() }),
@@ -76,11 +67,25 @@ pub(super) fn open(path: &Path, what: &'static str) -> Result<fs_err::File, File
     }
 }
 
+fn begin(path: &Path, what: &'static str) -> Result<fs_err::File, FileError> {
+    let path = path.to_path_buf();
+    fs_err::File::open(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => FileError::NotFound { what, path },
+        _ => FileError::Read { path, source },
+    })
+}
+
 /// Reads the text at `path`, which is `what` and no longer than `limit_bytes`.
 pub(super) fn read(path: &Path, what: &'static str, limit_bytes: u64) -> Result<String, FileError> {
     let mut text = String::new();
-    open(path, what)?
-        .take(limit_bytes.saturating_add(1))
+    // A named pipe is good enough: shells give the output of a program as one.
+    let file = begin(path, what)?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(FileError::NotAFile {
+            path: path.to_path_buf(),
+        });
+    }
+    file.take(limit_bytes.saturating_add(1))
         .read_to_string(&mut text)
         .map_err(|source| FileError::Read {
             path: path.to_path_buf(),

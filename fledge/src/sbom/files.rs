@@ -2,7 +2,7 @@
 //! order, whichever thread was first.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -35,7 +35,11 @@ struct Examined {
 }
 
 /// Every path of a file, and the packages that the programs name.
-pub(super) fn read(tree: &Tree, packages: &mut Packages) -> Result<Vec<File>, SbomError> {
+pub(super) fn read(
+    tree: &Tree,
+    packages: &mut Packages,
+    is_unwanted: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<File>, SbomError> {
     // Of hard links the first stands for all.
     let mut inodes: BTreeMap<NodeId, usize> = BTreeMap::new();
     let mut contents: Vec<(&[u8], &Content)> = Vec::new();
@@ -50,7 +54,10 @@ pub(super) fn read(tree: &Tree, packages: &mut Packages) -> Result<Vec<File>, Sb
         }
     }
     let mut examined = Vec::with_capacity(contents.len());
-    for ((path, _), result) in contents.iter().zip(on_all_processors(&contents)) {
+    for ((path, _), result) in contents
+        .iter()
+        .zip(on_all_processors(&contents, is_unwanted))
+    {
         let mut one = result?;
         if one.is_broken {
             packages.warn(format!(
@@ -72,7 +79,10 @@ pub(super) fn read(tree: &Tree, packages: &mut Packages) -> Result<Vec<File>, Sb
 }
 
 /// What [`examine`] gives for each, in their order.
-fn on_all_processors(contents: &[(&[u8], &Content)]) -> Vec<Result<Examined, SbomError>> {
+fn on_all_processors(
+    contents: &[(&[u8], &Content)],
+    is_unwanted: &(dyn Fn() -> bool + Sync),
+) -> Vec<Result<Examined, SbomError>> {
     let threads = thread::available_parallelism()
         .map_or(1, NonZeroUsize::get)
         .min(MAX_THREADS);
@@ -84,7 +94,7 @@ fn on_all_processors(contents: &[(&[u8], &Content)]) -> Vec<Result<Examined, Sbo
             let Some((path, content)) = contents.get(index) else {
                 return done;
             };
-            let result = examine(path, content);
+            let result = examine(path, content, is_unwanted);
             let has_failed = result.is_err();
             done.push((index, result));
             if has_failed {
@@ -108,17 +118,48 @@ fn on_all_processors(contents: &[(&[u8], &Content)]) -> Vec<Result<Examined, Sbo
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-fn examine(path: &[u8], content: &Content) -> Result<Examined, SbomError> {
+/// Takes bytes while somebody wants them.
+struct Wanted<'a, W> {
+    inner: W,
+    is_unwanted: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl<W: Write> Write for Wanted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if (self.is_unwanted)() {
+            return Err(io::ErrorKind::Other.into());
+        }
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn examine(
+    path: &[u8],
+    content: &Content,
+    is_unwanted: &(dyn Fn() -> bool + Sync),
+) -> Result<Examined, SbomError> {
+    if is_unwanted() {
+        return Err(SbomError::Interrupted);
+    }
     let failed = |source| SbomError::Read {
         path: shown(path),
         source,
     };
-    let mut hashed = Hashed::new(io::sink());
+    let mut hashed = Wanted {
+        inner: Hashed::new(io::sink()),
+        is_unwanted,
+    };
     content.copy_to(&mut hashed).map_err(|error| match error {
-        CopyError::Read(source) | CopyError::Write(source) => failed(source),
+        // Nothing else can be wrong with what goes nowhere.
+        CopyError::Write(_) => SbomError::Interrupted,
+        CopyError::Read(source) => failed(source),
         CopyError::Changed => SbomError::Changed { path: shown(path) },
     })?;
-    let (_, digest) = hashed.finish();
+    let (_, digest) = hashed.inner.finish();
     let mut packages = Vec::new();
     let mut is_broken = false;
     for (section, parse) in named_by_compilers(content).map_err(failed)? {

@@ -75,6 +75,9 @@ pub enum SbomError {
         /// Its path in the image.
         path: String,
     },
+    /// Whoever asked for the bill does not want it any more.
+    #[error("Interrupted")]
+    Interrupted,
     /// The document cannot be written as JSON.
     #[error("Cannot write the bill of materials")]
     Json(#[source] serde_json::Error),
@@ -132,15 +135,19 @@ impl Packages {
     }
 }
 
-/// Composes the bill of `tree`. Files are read on all processors.
+/// Composes the bill of `tree`. Files are read on all processors, until `is_unwanted`.
 ///
 /// # Errors
-/// Where a file cannot be read.
-pub fn compose(tree: &Tree, subject: &Subject<'_>) -> Result<Sbom, SbomError> {
+/// Where a file cannot be read, and [`SbomError::Interrupted`].
+pub fn compose(
+    tree: &Tree,
+    subject: &Subject<'_>,
+    is_unwanted: &(dyn Fn() -> bool + Sync),
+) -> Result<Sbom, SbomError> {
     let mut packages = Packages::default();
     let system = os_release::read(tree, &mut packages)?;
     os_packages::read(tree, system.as_ref(), &mut packages)?;
-    let files = files::read(tree, &mut packages)?;
+    let files = files::read(tree, &mut packages, is_unwanted)?;
     let warnings = std::mem::take(&mut packages.warnings);
     let json =
         document::write(subject, system.as_ref(), &packages, &files).map_err(SbomError::Json)?;

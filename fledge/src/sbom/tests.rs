@@ -58,7 +58,7 @@ fn subject() -> Subject<'static> {
 }
 
 fn bill(tree: &Tree) -> (Value, Vec<String>) {
-    let bill = compose(tree, &subject()).unwrap();
+    let bill = compose(tree, &subject(), &|| false).unwrap();
     (serde_json::from_slice(&bill.json).unwrap(), bill.warnings)
 }
 
@@ -162,13 +162,13 @@ fn every_file_is_listed_with_its_digest() {
 
 #[test]
 fn the_same_tree_gives_the_same_bytes() {
-    let first = compose(&whole(), &subject()).unwrap();
-    assert_eq!(compose(&whole(), &subject()).unwrap(), first);
+    let first = compose(&whole(), &subject(), &|| false).unwrap();
+    assert_eq!(compose(&whole(), &subject(), &|| false).unwrap(), first);
     let dated = Subject {
         timestamp_s: Some(0),
         ..subject()
     };
-    let dated = compose(&whole(), &dated).unwrap();
+    let dated = compose(&whole(), &dated, &|| false).unwrap();
     let (first, dated): (Value, Value) = (
         serde_json::from_slice(&first.json).unwrap(),
         serde_json::from_slice(&dated.json).unwrap(),
@@ -200,7 +200,7 @@ fn a_file_that_cannot_be_read_is_named() {
     };
     tree.replace(b"usr/bin/gone", Node::file(0o644, gone))
         .unwrap();
-    let error = compose(&tree, &subject()).unwrap_err();
+    let error = compose(&tree, &subject(), &|| false).unwrap_err();
     assert_eq!(
         error.to_string(),
         "Cannot read the file behind `/usr/bin/gone`"
@@ -272,7 +272,7 @@ sys.exit(str(error) if error else 0)
         ..subject()
     };
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&compose(&whole(), &dated).unwrap().json)
+    file.write_all(&compose(&whole(), &dated, &|| false).unwrap().json)
         .unwrap();
     let output = python(&["-c", VALIDATE, file.path().to_str().unwrap()]).unwrap();
     assert!(
@@ -280,4 +280,22 @@ sys.exit(str(error) if error else 0)
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+#[test]
+fn what_nobody_wants_any_more_is_not_read_to_its_end() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    // It would take hours.
+    let size_bytes = 1 << 43;
+    file.as_file().set_len(size_bytes).unwrap();
+    let mut tree = Tree::default();
+    let content = Content::Host {
+        path: file.path().to_path_buf(),
+        size_bytes,
+    };
+    tree.replace(b"x", Node::file(0o644, content)).unwrap();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let is_unwanted = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 2;
+    let error = compose(&tree, &subject(), &is_unwanted).unwrap_err();
+    assert!(matches!(error, SbomError::Interrupted), "{error}");
 }

@@ -97,13 +97,11 @@ pub(super) fn complete(response: &mut Response, path: &str) {
 /// Why a build failed. Its hints are about the command line, and left out.
 pub(super) fn of_build(error: &BuildError) -> Problem {
     let (status, code) = match error {
-        BuildError::NoSpec { .. } | BuildError::NoManifest { .. } => {
-            (StatusCode::NOT_FOUND, "not-found")
-        }
         BuildError::Confinement(ConfinementError::Outside { .. }) => {
             (StatusCode::FORBIDDEN, "outside-root")
         }
         error => match error.exit_code() {
+            ExitCode::NotFound => (StatusCode::NOT_FOUND, "not-found"),
             ExitCode::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             ExitCode::Verification => (StatusCode::UNPROCESSABLE_ENTITY, "checksum-mismatch"),
             ExitCode::Capacity => (StatusCode::INSUFFICIENT_STORAGE, "no-capacity"),
@@ -151,7 +149,11 @@ mod tests {
             source,
         };
         for (error, status, code) in [
-            (BuildError::NoSpec { path: path() }, 404, "not-found"),
+            (
+                BuildError::NoOutputDirectory { path: path() },
+                404,
+                "not-found",
+            ),
             (
                 BuildError::OutputIsDirectory { path: path() },
                 422,

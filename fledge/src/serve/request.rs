@@ -20,7 +20,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A body. The Go system knows `config_path` and `output_path`, and takes an empty text for a missing one.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with a `config_path`")]
 #[expect(clippy::struct_field_names, reason = "the names are the API's")]
 struct Wanted {
     config_path: String,

@@ -56,9 +56,12 @@ fn an_artifact_is_looked_into() {
 #[test]
 fn what_would_not_start_is_said() {
     let workspace = built();
+    let manifest = fs_err::read(workspace.path("plugin.cpio.gz.manifest.json")).unwrap();
     workspace.write("app", &elf(Some("/lib/ld.so")));
     fs_err::remove_file(workspace.path("manifest.toml")).unwrap();
     run(&workspace, &["build"], 0);
+    // The build refuses it, and removes the one of the earlier artifact.
+    workspace.write("plugin.cpio.gz.manifest.json", &manifest);
     let said = run(&workspace, &["inspect", "plugin.cpio.gz"], 0);
     assert!(said.contains("would not start: The entrypoint"), "{said}");
     assert!(said.contains("  /usr/bin/app  /lib/ld.so"), "{said}");

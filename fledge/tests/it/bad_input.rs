@@ -76,7 +76,7 @@ fn bad_specs_are_refused() {
     workspace.write("fledge.toml", &[0xff, 0xfe]);
     workspace.refused(&[], INVALID, "Cannot read `fledge.toml`");
     workspace.write("fledge.toml", &vec![b'#'; 300_000]);
-    workspace.refused(&[], INVALID, "the limit is 262144");
+    workspace.refused(&[], INVALID, "`fledge.toml` has more than 262144 bytes");
 }
 
 #[test]
@@ -169,6 +169,60 @@ fn an_agent_that_cannot_be_pid_1_is_refused() {
     );
     workspace.write("fledge.toml", wrong.as_bytes());
     workspace.refused(&[], VERIFICATION, "does not match: expected sha256:0000");
+}
+
+#[test]
+fn a_busybox_that_cannot_run_is_refused() {
+    let workspace = Workspace::new();
+    let busybox = &["--busybox", "conf/app.conf"];
+    let expected = "`conf/app.conf` cannot be the busybox: it is not an ELF program";
+    workspace.refused(busybox, INVALID, expected);
+    let mut foreign = elf(None);
+    foreign[18] = 183;
+    workspace.write("foreign", &foreign);
+    workspace.refused(&["--busybox", "foreign"], INVALID, "is for another machine");
+}
+
+/// An image layout without layers, whose config says `config`.
+fn layout(workspace: &Workspace, config: &str) {
+    let blob = |text: &str| {
+        let digest = common::digest::Digest::of(text.as_bytes());
+        let name = format!("layout/blobs/sha256/{}", digest.to_hex());
+        workspace.write(&name, text.as_bytes());
+        format!("\"digest\": \"{digest}\", \"size\": {}", text.len())
+    };
+    let config = blob(&format!(
+        r#"{{"architecture": "amd64", "os": "linux", "rootfs": {{"type": "layers", "diff_ids": []}}, "config": {config}}}"#
+    ));
+    let manifest = blob(&format!(
+        r#"{{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [],
+            "config": {{"mediaType": "application/vnd.oci.image.config.v1+json", {config}}}}}"#
+    ));
+    let index = format!(
+        r#"{{"schemaVersion": 2, "manifests": [{{"mediaType": "application/vnd.oci.image.manifest.v1+json", {manifest}}}]}}"#
+    );
+    workspace.write("layout/index.json", index.as_bytes());
+    workspace.write("layout/oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#);
+    let source = "\"oci_rootfs\"\n[source]\nimage = \"oci:layout\"";
+    workspace.write(
+        "fledge.toml",
+        SPEC.replace("\"initramfs\"", source).as_bytes(),
+    );
+}
+
+#[test]
+fn an_image_that_names_no_program_is_said_so() {
+    let workspace = Workspace::new();
+    layout(&workspace, "{}");
+    let expected = "error: The image `oci:layout` names no program to run\nhint: say it in `manifest.toml`: `entrypoint = ";
+    workspace.refused(&[], INVALID, expected);
+    workspace.write("manifest.toml", b"version = \"2\"\n");
+    workspace.refused(&[], INVALID, expected);
+    workspace.write(
+        "manifest.toml",
+        b"[workload]\nentrypoint = [\"/usr/bin/app\"]\n",
+    );
+    workspace.fledge(&["build"]).assert().success();
 }
 
 #[test]

@@ -15,6 +15,8 @@ fn a_plugin_is_built_with_its_manifest() {
     let artifact = fs_err::read(workspace.path("plugin.cpio.gz")).unwrap();
     let digest = Digest::of(&artifact);
     let stdout = String::from_utf8(output.stdout).unwrap();
+    let cost = "about 0 ms to unpack, 1 MiB of each VM's memory";
+    let nothing = "about 0 ms to unpack, 0 MiB of each VM's memory, 0 MiB while it boots";
     assert_eq!(
         stdout,
         format!(
@@ -22,7 +24,11 @@ fn a_plugin_is_built_with_its_manifest() {
              plugin.cpio.gz.manifest.json: its manifest\n\
              plugin.cpio.gz.sbom.json: its bill of materials\n\
              plugin.cpio.gz.provenance.json: its provenance\n\
-             boot budget: initramfs, not compressed: about 0 ms to unpack, 1 MiB of each VM's memory, 1 MiB while it boots\n",
+             boot budget: initramfs, gzip: {cost}, 1 MiB while it boots\n\
+             boot budget: initramfs, zstd: {cost}, 1 MiB while it boots\n\
+             boot budget: initramfs, not compressed: {cost}, 1 MiB while it boots; volantd boots it so\n\
+             boot budget: root file system on a disk: {nothing}\n\
+             boot budget: root file system, mapped: {nothing}\n",
             artifact.len()
         )
     );
@@ -174,12 +180,12 @@ fn flags_override_what_the_spec_downloads() {
         "0".repeat(64)
     );
     workspace.write("fledge.toml", format!("{spec}{source}").as_bytes());
-    workspace.write("box", b"a busybox");
+    workspace.write("box", &elf(None));
     workspace
         .fledge(&["build", "--agent", "kestrel", "--busybox", "box"])
         .assert()
         .success();
-    assert_eq!(workspace.entry("bin/busybox").1, b"a busybox");
+    assert_eq!(workspace.entry("bin/busybox").1, elf(None));
     assert_eq!(workspace.entry("bin/sh").1, b"busybox");
     assert_eq!(workspace.entry("bin/kestrel").1, elf(None));
 }

@@ -185,3 +185,78 @@ fn a_build_shows_all_problems_too() {
     );
     workspace.refused(&[], 1, "fledge.toml:11:12: ");
 }
+
+#[test]
+fn the_text_and_the_files_that_it_names_are_checked_at_once() {
+    let workspace = Workspace::new();
+    fs_err::remove_file(workspace.path("kestrel")).unwrap();
+    fs_err::remove_file(workspace.path("app")).unwrap();
+    let spec = format!("{SPEC}\"missing\" = \"relative\"\nsurprise = 1\n[sorce]\n");
+    workspace.write("fledge.toml", spec.as_bytes());
+    let (code, _, stderr) = check(&workspace, &[]);
+    let found: Vec<&str> = stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("error: fledge.toml:"))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "6:8: `kestrel` does not exist",
+            "9:1: `app` does not exist",
+            "11:1: `missing` does not exist",
+            "11:13: `relative` is not a path in the guest: it must be absolute, beginning with `/`",
+            "12:1: `surprise` does not exist",
+            "12:12: Expected a text in quotes, found a number",
+            "13:2: Unknown key `sorce`: did you mean `source`?",
+        ],
+        "{stderr}"
+    );
+    assert!(stderr.contains("9 | \"app\" = \"/usr/bin/app\"\n  | ^^^^^\n"));
+    assert_eq!(code, 1);
+    // Without a strategy it is not known what the files are for, but they are missing all the same.
+    let spec = SPEC.replace("strategy = \"initramfs\"", "");
+    workspace.write("fledge.toml", spec.as_bytes());
+    refused(
+        &workspace,
+        1,
+        &[
+            "fledge.toml: The key `strategy` is missing",
+            "`app` does not exist",
+        ],
+    );
+}
+
+#[test]
+fn what_names_no_image_is_shown_at_its_place() {
+    let workspace = Workspace::new();
+    let with = |image: &str| {
+        let source = format!("\"oci_rootfs\"\n[source]\nimage = \"{image}\"");
+        let spec = SPEC.replace("\"initramfs\"", &source);
+        workspace.write("fledge.toml", spec.as_bytes());
+    };
+    with("BAD//ref");
+    let place = "fledge.toml:4:9: `BAD//ref` is not an image reference such as";
+    refused(&workspace, 1, &[place, "4 | image = \"BAD//ref\"\n"]);
+    workspace.refused(&[], 1, place);
+    with("oci:layout");
+    refused(&workspace, 3, &["fledge.toml:4:9: `layout` does not exist"]);
+    with("a b");
+    let (_, _, stderr) = check(&workspace, &[]);
+    assert_eq!(stderr.matches("error: ").count(), 1, "{stderr}");
+}
+
+#[test]
+fn check_and_build_say_the_same_of_what_is_no_spec() {
+    let workspace = Workspace::new();
+    workspace.write("large.toml", &vec![b'#'; 300_000]);
+    for config in ["conf", "missing.toml", "large.toml"] {
+        let (code, _, checked) = check(&workspace, &["--config", config]);
+        let built = workspace
+            .fledge(&["build", "--config", config])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(built.stderr).unwrap();
+        assert_eq!(checked.lines().next(), said.lines().next());
+        assert_eq!(built.status.code(), Some(code));
+    }
+}

@@ -10,7 +10,7 @@ use fledge::fetch::{Cache, Client, FetchError, Fetcher, Shipped};
 use fledge::plan::FileSource;
 use fledge::ui::{Ui, Verbosity};
 
-use crate::workspace::{SPEC, Workspace};
+use crate::workspace::{SPEC, Workspace, elf};
 
 /// A server that answers each path with bytes as they are, and counts.
 struct Server {
@@ -65,18 +65,18 @@ fn with_busybox(workspace: &Workspace, port: u16, path: &str, checksum: &str) {
 
 #[test]
 fn a_download_is_checked_and_kept() {
-    let server = Server::start(vec![("/busybox", ok(b"the box"))]);
+    let server = Server::start(vec![("/busybox", ok(&elf(None)))]);
     let workspace = Workspace::new();
-    let digest = Digest::of(b"the box").to_hex();
+    let digest = Digest::of(&elf(None)).to_hex();
     with_busybox(&workspace, server.port, "/busybox", &digest);
     for _ in 0..2 {
         workspace.fledge(&["build"]).assert().success();
-        assert_eq!(workspace.entry("bin/busybox").1, b"the box");
+        assert_eq!(workspace.entry("bin/busybox").1, elf(None));
     }
     assert_eq!(server.count(), 1, "the second build uses the cache");
     workspace.write(&format!("cache/fledge/sha256/{digest}"), b"tampered with");
     workspace.fledge(&["build"]).assert().success();
-    assert_eq!(workspace.entry("bin/busybox").1, b"the box");
+    assert_eq!(workspace.entry("bin/busybox").1, elf(None));
     assert_eq!(server.count(), 2, "a damaged cache is not used");
 }
 
@@ -108,12 +108,12 @@ fn what_is_wrong_with_a_download_is_said() {
             &workspace,
             server.port,
             path,
-            &Digest::of(b"the box").to_hex(),
+            &Digest::of(&elf(None)).to_hex(),
         );
         workspace.refused(&[], code, expected);
         let partial = workspace.path(&format!(
             "cache/fledge/partial/{}",
-            Digest::of(b"the box").to_hex()
+            Digest::of(&elf(None)).to_hex()
         ));
         if path == "/truncated" {
             assert_eq!(fs_err::read(&partial).unwrap(), b"short");

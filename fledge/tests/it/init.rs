@@ -84,7 +84,7 @@ fn what_could_not_run_is_refused() {
     workspace.write("dynamic", &elf(Some("/lib/ld.so")));
     workspace.write("python", b"#!/usr/bin/python3\n");
     workspace.write("text", b"hello\n");
-    let table: [(&[&str], i32, &str); 8] = [
+    let table: [(&[&str], i32, &str); 10] = [
         (
             &["--binary", "dynamic"],
             1,
@@ -103,7 +103,13 @@ fn what_could_not_run_is_refused() {
         (&["--binary", "conf"], 1, "`conf` is not a file"),
         (&["--binary", "x"], 3, "`x` does not exist"),
         (&["--dockerfile", "x"], 3, "`x` does not exist"),
-        (&["--image", "a b"], 1, "`a b` is not the name of an image"),
+        (&["--image", "a b"], 1, "`a b` is not an image reference"),
+        (
+            &["--image", "BAD//ref"],
+            1,
+            "`BAD//ref` is not an image reference",
+        ),
+        (&["--image", ""], 1, "`` names no image"),
         (&[], 2, "Say what the plugin is made of"),
     ];
     let before = workspace.names();

@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod bad_input;
+mod beside;
 mod build;
 mod cache;
 mod check;
@@ -11,6 +12,7 @@ mod download;
 mod fetch;
 mod init;
 mod initramfs;
+mod no_room;
 mod reproducible;
 mod serve;
 mod signatures;

@@ -244,6 +244,9 @@ fn what_is_wrong_is_said_in_a_problem() {
     let build = |body: &str| server.ask("POST", "/v1/build", body);
     build("{").problem(400, "invalid-request");
     build(r#"{"config": "fledge.toml"}"#).problem(422, "invalid-request");
+    let detail = build("[]").problem(422, "invalid-request");
+    assert!(!detail.contains("struct"), "{detail}");
+    build(r#"{"config_path": "fledge.toml", "output_path": "gone/x"}"#).problem(404, "not-found");
     let detail = build(r#"{"config_path": "missing.toml"}"#).problem(404, "not-found");
     assert_eq!(detail, "There is no build spec at `missing.toml`");
     let detail = build(r#"{"config_path": "bad.toml"}"#).problem(422, "build-failed");

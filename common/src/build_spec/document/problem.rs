@@ -94,15 +94,6 @@ impl Problems {
         self
     }
 
-    /// The line of the first problem that has a place.
-    pub fn first_line(&self) -> Option<usize> {
-        let mut places = self
-            .problems
-            .iter()
-            .filter_map(|problem| problem.place.as_ref());
-        places.next().map(|place| place.line)
-    }
-
     /// Each problem.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.problems.iter()

@@ -5,7 +5,6 @@ use common::build_spec::Output;
 use super::BuildError;
 use crate::budget::{self, Cost, Media, Sizes};
 use crate::tree::Tree;
-use crate::ui::Ui;
 
 /// What an artifact may cost; nothing means any amount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub struct Limits {
     pub memory_mib: Option<u64>,
 }
 
-/// What the one that Volant boots costs, as a line; of the others the curious are told.
+/// What the artifact's tree costs on each boot media, as a line for each; the one that Volant boots is marked.
 ///
 /// # Errors
 /// Where the one that Volant boots costs more than `limits` allow.
@@ -24,27 +23,26 @@ pub(super) fn judge(
     tree: &Tree,
     output: &Output,
     limits: &Limits,
-    ui: &Ui,
-) -> Result<String, BuildError> {
+) -> Result<Vec<String>, BuildError> {
     // volantd unpacks an archive when it is installed, whatever compresses it.
     let booted = match output {
         Output::Initramfs { .. } => Media::PlainInitramfs,
         Output::Rootfs(_) => Media::Disk,
     };
     let costs = budget::estimate(&Sizes::of(tree));
-    for cost in &costs {
-        if cost.media == booted {
-            exceeds("time", "ms", cost.unpack_ms, limits.unpack_ms)?;
-            exceeds("memory", "MiB", cost.boot_ram_mb, limits.memory_mib)?;
-        } else {
-            ui.detail(&format!("boot budget of another kind: {}", line(cost)));
-        }
+    for cost in costs.iter().filter(|cost| cost.media == booted) {
+        exceeds("time", "ms", cost.unpack_ms, limits.unpack_ms)?;
+        exceeds("memory", "MiB", cost.boot_ram_mb, limits.memory_mib)?;
     }
-    let booted = costs.iter().find(|cost| cost.media == booted);
-    Ok(format!(
-        "boot budget: {}",
-        booted.map(line).unwrap_or_default()
-    ))
+    let lines = costs.iter().map(|cost| {
+        let mark = if cost.media == booted {
+            "; volantd boots it so"
+        } else {
+            ""
+        };
+        format!("boot budget: {}{mark}", line(cost))
+    });
+    Ok(lines.collect())
 }
 
 fn line(cost: &Cost) -> String {
@@ -80,6 +78,24 @@ fn exceeds(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_choice_has_a_line_and_one_is_marked() {
+        let limits = Limits::default();
+        for (output, booted) in [
+            (Output::default(), "initramfs, not compressed: "),
+            (
+                Output::Rootfs(common::build_spec::Filesystem::default()),
+                "root file system on a disk: ",
+            ),
+        ] {
+            let lines = judge(&Tree::default(), &output, &limits).unwrap();
+            assert_eq!(lines.len(), 5);
+            let mut marked = lines.iter().filter(|line| line.ends_with("boots it so"));
+            assert!(marked.next().unwrap().contains(booted), "{lines:?}");
+            assert_eq!(marked.next(), None);
+        }
+    }
 
     #[test]
     fn a_budget_is_kept_up_to_its_limit() {

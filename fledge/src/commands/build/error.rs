@@ -7,6 +7,8 @@ use common::build_spec::{BuildSpecError, Problems, TemplateError};
 use common::exit_code::ExitCode;
 
 use crate::assemble::AssembleError;
+use crate::commands::small_file::FileError;
+use crate::commands::staged::is_full;
 use crate::confinement::ConfinementError;
 use crate::fetch::FetchError;
 use crate::image::WriteError;
@@ -19,27 +21,9 @@ use crate::workload::WorkloadError;
 /// A build that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// There is no build spec.
-    #[error("There is no build spec at `{}`", path.display())]
-    NoSpec {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// There is no manifest where one was named.
-    #[error("There is no manifest at `{}`", path.display())]
-    NoManifest {
-        /// Where it should be.
-        path: PathBuf,
-    },
     /// Spec or manifest cannot be read.
-    #[error("Cannot read `{}`", path.display())]
-    ReadInput {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The build spec is refused.
     #[error("The build spec `{}` is not valid", path.display())]
     Spec {
@@ -63,6 +47,21 @@ pub enum BuildError {
     Manifest {
         /// Its path.
         path: PathBuf,
+        /// Why.
+        #[source]
+        source: Problems,
+    },
+    /// The image does not say what to run, and nobody else does.
+    #[error("The image `{image}` names no program to run")]
+    NoProgram {
+        /// Its reference, or its Dockerfile.
+        image: String,
+    },
+    /// What the image says of itself is not enough for a manifest, or wrong.
+    #[error("What the image `{image}` says of itself makes no manifest")]
+    ImageManifest {
+        /// Its reference, or its Dockerfile.
+        image: String,
         /// Why.
         #[source]
         source: Problems,
@@ -173,6 +172,15 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    /// What lies beside an artifact that is not there any more cannot be removed.
+    #[error("Cannot remove `{}`, which is of an earlier artifact", path.display())]
+    Stale {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The runtime cannot be started.
     #[error("Cannot start")]
     Runtime(#[source] io::Error),
@@ -185,9 +193,8 @@ impl BuildError {
     /// The exit code of the program.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NoSpec { .. }
-            | Self::NoManifest { .. }
-            | Self::NoOutputDirectory { .. }
+            Self::File(error) => error.exit_code(),
+            Self::NoOutputDirectory { .. }
             | Self::Assemble(AssembleError::Host(HostError::NotFound { .. })) => ExitCode::NotFound,
             Self::Fetch { source, .. }
             | Self::Download { source, .. }
@@ -196,7 +203,9 @@ impl BuildError {
             Self::Output { source, .. } if is_full(source) => ExitCode::Capacity,
             Self::Interrupted => ExitCode::Interrupted,
             Self::Document(_) | Self::Runtime(_) => ExitCode::Internal,
-            Self::ReadInput { .. }
+            Self::NoProgram { .. }
+            | Self::ImageManifest { .. }
+            | Self::Stale { .. }
             | Self::NeedsDockerfile { .. }
             | Self::Sbom(_)
             | Self::Budget { .. }
@@ -218,7 +227,9 @@ impl BuildError {
     /// What can be done about it.
     pub fn hints(&self) -> Vec<String> {
         match self {
-            Self::NoSpec { .. } => {
+            Self::File(FileError::NotFound {
+                what: "build spec", ..
+            }) => {
                 vec!["run it in the plugin's directory, or name the spec with --config".to_owned()]
             }
             Self::Fetch {
@@ -231,6 +242,12 @@ impl BuildError {
                 )]
             }
             Self::Image(error) => error.hints(),
+            Self::NoProgram { .. } => {
+                vec!["say it in `manifest.toml`: `entrypoint = [\"/path/of/the/program\"]` under `[workload]`".to_owned()]
+            }
+            Self::ImageManifest { .. } => {
+                vec!["what `manifest.toml` says comes before what the image says".to_owned()]
+            }
             _ => Vec::new(),
         }
     }
@@ -255,11 +272,4 @@ fn fetch_code(error: &FetchError) -> ExitCode {
         | FetchError::Write { .. }
         | FetchError::Cache { .. } => ExitCode::Invalid,
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
 }

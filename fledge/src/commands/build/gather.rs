@@ -1,18 +1,19 @@
 //! Gets everything that a plan names onto this machine, and notes what it was for the provenance. Places nothing.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use common::digest::Digest;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{BuildError, Settings};
-use crate::assemble::{Downloaded, Gathered as Files};
-use crate::fetch::{Cache, Client, Fetcher, RELEASES_URL, Shipped, digest_of};
+use super::{BuildError, Settings, output};
+use crate::assemble::{Downloaded, Gathered as Files, check_busybox};
+use crate::fetch::{Cache, Client, FetchError, Fetcher, RELEASES_URL, Shipped, digest_of};
 use crate::manifest_out;
 use crate::oci::{self, Image, Keyring, Loader, Request, Source};
-use crate::plan::{FileSource, Mapping, Plan, PlannedBase, PlannedInit};
-use crate::provenance::{Input, Role};
-use crate::tree::{Content, Kind, Tree, host};
+use crate::plan::{FileSource, Plan, PlannedBase, PlannedInit};
+use crate::provenance::{Input, Role, without_credentials};
 use crate::ui::Ui;
 
 /// The version of a plugin that is built from a Dockerfile and nobody versioned, as the Go system has it.
@@ -29,9 +30,10 @@ pub(super) struct Gathered {
     pub(super) inputs: Vec<Input>,
 }
 
-/// Gets all of it; what is small first, so that what is wrong there shows before a large image is pulled.
+/// Gets all of it, and notes the files that are `mapped`; what is small first, so that what is wrong there shows before a large image is pulled.
 pub(super) async fn gather(
     plan: &Plan,
+    mapped: &[PathBuf],
     settings: &Settings,
     ui: &Ui,
     interrupted: &watch::Receiver<bool>,
@@ -50,14 +52,20 @@ pub(super) async fn gather(
     }
     if let Some(source) = &plan.busybox {
         let busybox = (Role::Busybox, "busybox", "--busybox");
-        gathered.files.busybox =
-            Some(program(&fetcher, busybox, source, &mut gathered.inputs).await?);
+        let path = program(&fetcher, busybox, source, &mut gathered.inputs).await?;
+        let name = match source {
+            FileSource::Download(download) => without_credentials(&download.url),
+            FileSource::Host { .. } | FileSource::Release { .. } => path.display().to_string(),
+        };
+        check_busybox(&path, &name)?;
+        gathered.files.busybox = Some(path);
     }
     if let PlannedInit::Custom(path) = &plan.init {
-        gathered.inputs.push(file(Role::Init, path)?);
+        gathered.inputs.push(file(Role::Init, path, interrupted)?);
     }
-    for mapping in &plan.mappings {
-        mapped(mapping, &mut gathered.inputs)?;
+    for path in mapped {
+        let input = file(Role::MappedFile, path, interrupted)?;
+        gathered.inputs.push(input);
     }
     for fetch in &plan.fetches {
         let name = fetch.path.as_str();
@@ -93,7 +101,7 @@ async fn program(
     (role, name, flag): (Role, &'static str, &'static str),
     source: &FileSource,
     inputs: &mut Vec<Input>,
-) -> Result<std::path::PathBuf, BuildError> {
+) -> Result<PathBuf, BuildError> {
     let failed = |source| BuildError::Fetch { name, flag, source };
     let path = fetcher.fetch(name, source).await.map_err(failed)?;
     let digest = digest_of(&path).map_err(failed)?;
@@ -107,30 +115,30 @@ async fn program(
     Ok(path)
 }
 
-/// Notes the file of a mapping, or every file of its directory.
-fn mapped(mapping: &Mapping, inputs: &mut Vec<Input>) -> Result<(), BuildError> {
-    if host::look(&mapping.host).map_err(crate::assemble::AssembleError::from)? == host::Found::File
-    {
-        inputs.push(file(Role::MappedFile, &mapping.host)?);
-        return Ok(());
-    }
-    let mut tree = Tree::default();
-    host::add_directory(&mut tree, &mapping.host, &mapping.guest)
-        .map_err(crate::assemble::AssembleError::from)?;
-    for item in tree.iter() {
-        if let Kind::File(Content::Host { path, .. }) = &item.node.kind {
-            inputs.push(file(Role::MappedFile, path)?);
+/// Notes a file of the host. Hashing can take long, and stops when the user interrupts.
+fn file(role: Role, path: &Path, interrupted: &watch::Receiver<bool>) -> Result<Input, BuildError> {
+    let owned = || path.to_path_buf();
+    let digest = || -> io::Result<Option<Digest>> {
+        let mut file = fs_err::File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Ok(None);
         }
-    }
-    Ok(())
-}
-
-fn file(role: Role, path: &Path) -> Result<Input, BuildError> {
-    let digest = digest_of(path).map_err(|source| BuildError::Input {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    Ok(Input::file(role, path, digest))
+        output::digest_of(&mut file, interrupted).map(Some)
+    };
+    let source = match digest() {
+        Ok(Some(digest)) => return Ok(Input::file(role, path, digest)),
+        Err(_) if *interrupted.borrow() => return Err(BuildError::Interrupted),
+        Ok(None) => FetchError::NotAFile { path: owned() },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            FetchError::NotFound { path: owned() }
+        }
+        Err(source) => FetchError::Read {
+            path: owned(),
+            source,
+        },
+    };
+    let path = owned();
+    Err(BuildError::Input { path, source })
 }
 
 /// Gets the container image, and what it says of itself.
@@ -154,7 +162,8 @@ async fn image(
             target,
             build_args,
         } => {
-            gathered.inputs.push(file(Role::Dockerfile, path)?);
+            let input = file(Role::Dockerfile, path, &loader.interrupted)?;
+            gathered.inputs.push(input);
             let request = Request {
                 dockerfile: path.clone(),
                 context: context.clone(),

@@ -1,23 +1,26 @@
 //! Reads what the user wrote: the build spec and the manifest's template.
 
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use common::build_spec::{
-    AgentSource, Base, BuildSpec, Dockerfile, Filesystem, FilesystemKind, Init, MAX_SPEC_BYTES,
-    ManifestTemplate, Output, ReleaseVersion,
+    self, AgentSource, Base, BuildSpec, BuildSpecError, Dockerfile, Filesystem, FilesystemKind,
+    Finding, Init, MAX_SPEC_BYTES, ManifestTemplate, Mark, Output, ReleaseVersion,
 };
 use common::digest::Digest;
-use common::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use common::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use serde_json::Value;
 
 use super::BuildError;
 use super::arguments::{Settings, What};
+use crate::commands::small_file::{self, FileError};
 use crate::manifest_out;
 use crate::provenance::{self, Role};
 
 /// The template that is used where there is one and none is named.
 const DEFAULT_TEMPLATE: &str = "manifest.toml";
+
+/// Where a manifest says what to run.
+const ENTRYPOINT: &str = "/workload/entrypoint";
 
 /// What the user wrote.
 #[derive(Debug)]
@@ -32,20 +35,25 @@ pub(super) struct Input {
     pub(super) folder: Option<String>,
     /// The files that were read, for the provenance.
     pub(super) files: Vec<provenance::Input>,
+    /// Path and text of the build spec, if it was read.
+    written: Option<(PathBuf, String)>,
 }
 
 impl Input {
     /// Reads and checks all of it.
     pub(super) fn read(settings: &Settings) -> Result<Self, BuildError> {
         let mut files = Vec::new();
+        let mut written = None;
         let (spec, directory, beside, folder) = match &settings.what {
             What::Spec(path) => {
                 confine(settings, path)?;
-                let text = spec_text(path)?;
+                let text = small_file::read(path, "build spec", limit_bytes(MAX_SPEC_BYTES))?;
                 let digest = Digest::of(text.as_bytes());
                 files.push(provenance::Input::file(Role::BuildSpec, path, digest));
                 let directory = path.parent().unwrap_or(Path::new("")).to_path_buf();
-                (spec(path, &text)?, directory.clone(), directory, None)
+                let spec = BuildSpec::parse(&text).map_err(|source| refused(path, source))?;
+                written = Some((path.clone(), text));
+                (spec, directory.clone(), directory, None)
             }
             What::Dockerfile(dockerfile) => {
                 let context = context_of(dockerfile);
@@ -66,14 +74,36 @@ impl Input {
             template,
             folder,
             files,
+            written,
         })
     }
 
-    /// The template over what a container image says of itself; one of them is enough.
-    pub(super) fn over(&self, defaults: Option<&Value>) -> Option<Template> {
+    /// The error that says that what `place` leads to in the build spec is wrong.
+    pub(super) fn refuse(&self, place: &str, mark: Mark, sentence: String) -> BuildError {
+        let (path, text) = match &self.written {
+            Some((path, text)) => (path.as_path(), text.as_str()),
+            None => (Path::new("Dockerfile"), ""),
+        };
+        let finding = Finding {
+            pointer: place.to_owned(),
+            mark,
+            sentence,
+        };
+        let problems = build_spec::locate(text, vec![finding]);
+        refused(path, BuildSpecError::Invalid(problems))
+    }
+
+    /// The template over what the container image `image` says of itself; one of them is enough.
+    pub(super) fn over(&self, defaults: Option<&Value>, image: Option<String>) -> Option<Template> {
+        let is_silent = defaults.is_some_and(|defaults| {
+            let entrypoint = defaults.pointer(ENTRYPOINT).and_then(Value::as_array);
+            entrypoint.is_none_or(Vec::is_empty)
+        });
+        let silent = image.clone().filter(|_| is_silent);
         match (&self.template, defaults) {
             (Some(template), Some(defaults)) => Some(Template {
                 members: template.members.over(defaults),
+                silent,
                 ..template.clone()
             }),
             (Some(template), None) => Some(template.clone()),
@@ -81,7 +111,9 @@ impl Input {
                 let json = defaults.to_string();
                 let template = ManifestTemplate::from_json(json.as_bytes()).ok()?;
                 Some(Template {
-                    path: PathBuf::from("the container image"),
+                    path: PathBuf::new(),
+                    image,
+                    silent,
                     digest: Digest::of(json.as_bytes()),
                     members: template,
                 })
@@ -95,6 +127,10 @@ impl Input {
 #[derive(Debug, Clone)]
 pub(super) struct Template {
     path: PathBuf,
+    /// The image that says all of it; then there is no path.
+    image: Option<String>,
+    /// The image that does not say what to run.
+    silent: Option<String>,
     digest: Digest,
     members: ManifestTemplate,
 }
@@ -110,16 +146,11 @@ impl Template {
         let named = settings.manifest.as_deref();
         let path = named.map_or_else(|| directory.join(DEFAULT_TEMPLATE), Path::to_path_buf);
         confine(settings, &path)?;
-        let text = match read_text(&path, MAX_SPEC_BYTES.max(MAX_MANIFEST_BYTES)) {
+        let limit_bytes = limit_bytes(MAX_SPEC_BYTES.max(MAX_MANIFEST_BYTES));
+        let text = match small_file::read(&path, "manifest", limit_bytes) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return if named.is_some() {
-                    Err(BuildError::NoManifest { path })
-                } else {
-                    Ok(None)
-                };
-            }
-            Err(source) => return Err(BuildError::ReadInput { path, source }),
+            Err(FileError::NotFound { .. }) if named.is_none() => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         let is_json = path
             .extension()
@@ -132,6 +163,8 @@ impl Template {
         match template {
             Ok(members) => Ok(Some(Self {
                 digest: Digest::of(text.as_bytes()),
+                image: None,
+                silent: None,
                 path,
                 members,
             })),
@@ -149,15 +182,28 @@ impl Template {
         checksum: Option<Digest>,
         output: &Output,
     ) -> Result<Manifest, BuildError> {
-        manifest_out::compose(&self.members, path, checksum, output).map_err(|error| {
-            BuildError::Manifest {
+        manifest_out::compose(&self.members, path, checksum, output)
+            .map_err(|error| self.refused(&error))
+    }
+
+    fn refused(&self, error: &ManifestError) -> BuildError {
+        if let (Some(image), [only]) = (&self.silent, error.problems.as_slice())
+            && only.pointer == ENTRYPOINT
+        {
+            let image = image.clone();
+            return BuildError::NoProgram { image };
+        }
+        let problems = self.members.explain(error);
+        match self.image.clone() {
+            Some(image) => BuildError::ImageManifest {
+                image,
+                source: problems,
+            },
+            None => BuildError::Manifest {
                 path: self.path.clone(),
-                source: self
-                    .members
-                    .explain(&error)
-                    .of_file(self.path.display().to_string()),
-            }
-        })
+                source: problems.of_file(self.path.display().to_string()),
+            },
+        }
     }
 }
 
@@ -198,34 +244,13 @@ fn confine(settings: &Settings, path: &Path) -> Result<(), BuildError> {
     }
 }
 
-fn spec_text(path: &Path) -> Result<String, BuildError> {
-    read_text(path, MAX_SPEC_BYTES).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => BuildError::NoSpec {
-            path: path.to_path_buf(),
-        },
-        _ => BuildError::ReadInput {
-            path: path.to_path_buf(),
-            source,
-        },
-    })
-}
-
-fn spec(path: &Path, text: &str) -> Result<BuildSpec, BuildError> {
-    BuildSpec::parse(text).map_err(|source| BuildError::Spec {
+fn refused(path: &Path, source: BuildSpecError) -> BuildError {
+    BuildError::Spec {
         path: path.to_path_buf(),
         source: source.of_file(&path.display().to_string()),
-    })
+    }
 }
 
-/// Reads at most one byte more than `limit_bytes`: whoever parses it says that it is too large.
-fn read_text(path: &Path, limit_bytes: usize) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(limit_bytes)
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
-    fs_err::File::open(path)?
-        .take(limit)
-        .read_to_end(&mut bytes)?;
-    String::from_utf8(bytes)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+fn limit_bytes(limit: usize) -> u64 {
+    u64::try_from(limit).unwrap_or(u64::MAX)
 }

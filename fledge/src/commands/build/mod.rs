@@ -5,15 +5,20 @@ mod budget;
 mod error;
 mod gather;
 mod inputs;
+mod mapped;
 mod output;
 mod sidecars;
 
 use std::path::{Path, PathBuf};
 
+use common::build_spec::Mark;
+use common::error_chain::Chain;
 use common::manifest::Manifest;
 use tokio::sync::watch;
 
-use crate::plan;
+use crate::commands::staged::Staged;
+use crate::oci::Source;
+use crate::plan::{self, PlannedBase};
 use crate::sbom::Sbom;
 use crate::tree::{Kind, Tree};
 use crate::ui::Ui;
@@ -59,8 +64,10 @@ pub async fn run(
     let manifest_path = manifest_out::path_beside(&path);
     check_places(&path, &manifest_path, &plan, settings)?;
 
-    let gathered = gather::gather(&plan, settings, ui, &interrupted).await?;
-    let template = input.over(gathered.defaults.as_ref());
+    let mapped = mapped::files(&plan, &input)?;
+    let gathered = gather::gather(&plan, &mapped, settings, ui, &interrupted).await?;
+    let image = plan.base.as_ref().map(PlannedBase::name);
+    let template = input.over(gathered.defaults.as_ref(), image);
     let manifest = template
         .as_ref()
         .map(|template| template.compose(&path, None, &plan.output))
@@ -70,7 +77,7 @@ pub async fn run(
     check(&tree, manifest.as_ref(), ui)?;
 
     let (artifact, sbom) = std::thread::scope(|scope| {
-        let list = || sidecars::list(&tree, manifest.as_ref(), &path, settings);
+        let list = || sidecars::list(&tree, manifest.as_ref(), &path, (settings, &interrupted));
         let list = scope.spawn(list);
         let artifact = output::pack(&tree, &plan, settings, &path, (ui, &interrupted));
         let sbom = list
@@ -78,7 +85,7 @@ pub async fn run(
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok::<(Artifact, Sbom), BuildError>((artifact?, sbom?))
     })?;
-    let budget = budget::judge(&tree, &plan.output, &settings.limits, ui)?;
+    let budget = budget::judge(&tree, &plan.output, &settings.limits)?;
     let mut beside = Vec::new();
     if let Some(template) = &template {
         let manifest = template.compose(&path, Some(artifact.digest), &plan.output)?;
@@ -96,18 +103,11 @@ pub async fn run(
         context,
     )?);
 
-    let (size_bytes, digest) = (artifact.size_bytes, artifact.digest);
     let files = count_files(&tree);
-    artifact.file.publish()?;
-    ui.result(&format!(
-        "{}: {files} files, {size_bytes} bytes, {digest}",
-        path.display()
-    ));
-    for staged in beside {
-        let path = staged.publish()?;
-        ui.result(&format!("{}: {}", path.display(), sidecars::what(&path)));
+    publish(artifact, beside, files, (ui, &interrupted))?;
+    for line in &budget {
+        ui.result(line);
     }
-    ui.result(&budget);
     if template.is_none() {
         ui.note("no manifest was written: name the plugin in a `manifest.toml`, or give a manifest with --manifest");
     }
@@ -115,6 +115,31 @@ pub async fn run(
         artifact: path,
         manifest: template.map(|_| manifest_path),
     })
+}
+
+/// Moves the artifact and what goes beside it to their places, and removes what an earlier artifact left there.
+fn publish(
+    artifact: Artifact,
+    beside: Vec<Staged>,
+    files: usize,
+    (ui, interrupted): (&Ui, &watch::Receiver<bool>),
+) -> Result<(), BuildError> {
+    let stale = sidecars::stale(&artifact, &beside, interrupted)?;
+    let Artifact {
+        file,
+        digest,
+        size_bytes,
+    } = artifact;
+    let path = output::publish(file)?;
+    ui.result(&format!(
+        "{}: {files} files, {size_bytes} bytes, {digest}",
+        path.display()
+    ));
+    for staged in beside {
+        let path = output::publish(staged)?;
+        ui.result(&format!("{}: {}", path.display(), sidecars::what(&path)));
+    }
+    sidecars::remove(stale, ui)
 }
 
 /// Checks that the artifact and what goes beside it can lie where they should, and replace nothing that is read.
@@ -142,6 +167,15 @@ fn check_places(
 /// What is to be done, all of it within what the build may use.
 fn planned(input: &Input, settings: &Settings) -> Result<plan::Plan, BuildError> {
     let plan = plan::plan(&input.spec, &settings.overrides, &input.directory)?;
+    if let Some(PlannedBase::Image {
+        reference,
+        directory,
+    }) = &plan.base
+    {
+        Source::parse(reference, directory).map_err(|error| {
+            input.refuse("/source/image", Mark::Value, Chain(&error).to_string())
+        })?;
+    }
     if let Some(confinement) = &settings.confine_to {
         confinement.check(&plan)?;
     }

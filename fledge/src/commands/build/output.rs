@@ -1,16 +1,16 @@
-//! Packs the image and writes files whole or not at all: beside their place first, then renamed.
+//! Packs the image into a file that is not in its place yet, and says where files can lie. Replaces nothing before all is done.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Read as _, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use common::build_spec::{Filesystem, FilesystemKind, Output};
 use common::digest::Digest;
-use tempfile::NamedTempFile;
 use tokio::sync::watch;
 
 use super::{BuildError, Settings};
+use crate::commands::staged::{PUBLIC_MODE, Staged, directory_of};
 use crate::image::hashed::Hashed;
 use crate::image::{WriteError, compression, erofs, ext4, initramfs, squashfs};
 use crate::plan::Plan;
@@ -20,32 +20,12 @@ use crate::ui::{Progress, Ui};
 /// How much is hashed at once, in bytes.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A file that is complete, but not in its place yet. It vanishes unless it is published.
-#[derive(Debug)]
-pub(super) struct Staged {
-    file: NamedTempFile,
-    path: PathBuf,
-}
-
 /// A packed image.
 #[derive(Debug)]
 pub(super) struct Artifact {
     pub(super) file: Staged,
     pub(super) digest: Digest,
     pub(super) size_bytes: u64,
-}
-
-impl Staged {
-    /// Moves it to its place, over what was there.
-    pub(super) fn publish(self) -> Result<PathBuf, BuildError> {
-        match self.file.persist(&self.path) {
-            Ok(_) => Ok(self.path),
-            Err(error) => Err(BuildError::Output {
-                path: self.path,
-                source: error.error,
-            }),
-        }
-    }
 }
 
 /// Checks before the work that a file can lie where it should.
@@ -103,7 +83,7 @@ pub(super) fn pack(
     watch: (&Ui, &watch::Receiver<bool>),
 ) -> Result<Artifact, BuildError> {
     let (ui, interrupted) = watch;
-    let mut file = begin(path)?;
+    let mut staged = Staged::begin(path, PUBLIC_MODE).map_err(|source| failed(path, source))?;
     let progress = ui.packing(tree.content_bytes());
     let watch = Watch {
         progress: &progress,
@@ -111,32 +91,25 @@ pub(super) fn pack(
     };
     let packed = match plan.output {
         Output::Initramfs { compression } => {
-            let hashed = Hashed::new(file.as_file_mut());
+            let hashed = Hashed::new(staged.file());
             let packed = compression::compress(hashed, compression, settings.threads, |input| {
                 initramfs::write(tree, watch.over(input)).map(drop)
             });
             packed.map(Hashed::finish).map(|(_, digest)| digest)
         }
         Output::Rootfs(Filesystem { kind, .. }) => {
-            pack_filesystem(tree, kind, settings, file.as_file_mut(), watch)
+            pack_filesystem(tree, kind, settings, staged.file(), watch)
         }
     };
     progress.finish();
     let digest = packed.map_err(|source| match source {
         _ if *interrupted.borrow() => BuildError::Interrupted,
-        WriteError::Output(source) => BuildError::Output {
-            path: path.to_path_buf(),
-            source,
-        },
+        WriteError::Output(source) => failed(path, source),
         source => BuildError::Pack(source),
     })?;
-    let staged = Staged {
-        file,
-        path: path.to_path_buf(),
-    };
-    let metadata = staged.file.as_file().metadata();
-    let size_bytes = metadata.map_err(|source| staged.failed(source))?.len();
-    preallocate(plan, &staged, size_bytes)?;
+    let metadata = staged.file().metadata();
+    let size_bytes = metadata.map_err(|source| failed(path, source))?.len();
+    preallocate(plan, &mut staged, size_bytes)?;
     Ok(Artifact {
         file: staged,
         digest,
@@ -184,7 +157,7 @@ fn pack_filesystem(
 }
 
 /// Gives every block of an ext4 image its place on the disk, if the spec asks for that.
-fn preallocate(plan: &Plan, staged: &Staged, size_bytes: u64) -> Result<(), BuildError> {
+fn preallocate(plan: &Plan, staged: &mut Staged, size_bytes: u64) -> Result<(), BuildError> {
     let Output::Rootfs(Filesystem {
         kind: FilesystemKind::Ext4 {
             preallocate: true, ..
@@ -196,15 +169,19 @@ fn preallocate(plan: &Plan, staged: &Staged, size_bytes: u64) -> Result<(), Buil
     };
     let length = i64::try_from(size_bytes).unwrap_or(i64::MAX);
     nix::fcntl::fallocate(
-        staged.file.as_file(),
+        &*staged.file(),
         nix::fcntl::FallocateFlags::empty(),
         0,
         length,
     )
-    .map_err(|error| staged.failed(error.into()))
+    .map_err(|error| failed(staged.path(), error.into()))
 }
 
-fn digest_of(file: &mut File, interrupted: &watch::Receiver<bool>) -> io::Result<Digest> {
+/// The digest of all that is in `file`.
+pub(super) fn digest_of(
+    file: &mut (impl Read + Seek),
+    interrupted: &watch::Receiver<bool>,
+) -> io::Result<Digest> {
     file.seek(SeekFrom::Start(0))?;
     let mut hashed = Hashed::new(io::sink());
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -219,44 +196,19 @@ fn digest_of(file: &mut File, interrupted: &watch::Receiver<bool>) -> io::Result
 
 /// Writes `bytes` into a file beside `path`.
 pub(super) fn stage(bytes: &[u8], path: &Path) -> Result<Staged, BuildError> {
-    let mut staged = Staged {
-        file: begin(path)?,
+    Staged::holding(path, PUBLIC_MODE, bytes).map_err(|source| failed(path, source))
+}
+
+/// Moves the file to its place, over what was there.
+pub(super) fn publish(staged: Staged) -> Result<PathBuf, BuildError> {
+    let path = staged.path().to_path_buf();
+    staged.replace().map_err(|source| failed(&path, source))
+}
+
+fn failed(path: &Path, source: io::Error) -> BuildError {
+    BuildError::Output {
         path: path.to_path_buf(),
-    };
-    match staged.file.write_all(bytes) {
-        Ok(()) => Ok(staged),
-        Err(source) => Err(staged.failed(source)),
-    }
-}
-
-impl Staged {
-    fn failed(&self, source: io::Error) -> BuildError {
-        BuildError::Output {
-            path: self.path.clone(),
-            source,
-        }
-    }
-}
-
-fn begin(path: &Path) -> Result<NamedTempFile, BuildError> {
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(path.file_name().unwrap_or_default());
-    prefix.push(".");
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        // The umask takes its part, as with any other file.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(directory_of(path))
-        .map_err(|source| BuildError::Output {
-            path: path.to_path_buf(),
-            source,
-        })
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
+        source,
     }
 }
 

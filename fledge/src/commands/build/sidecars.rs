@@ -1,14 +1,20 @@
 //! The documents beside an artifact: what is in it, and what it was made of.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use common::build_spec::Output;
+use common::digest::Digest;
 use common::manifest::Manifest;
+use tokio::sync::watch;
 
-use super::output::{self, Staged};
+use super::output::{self, Artifact};
 use super::{BuildError, Settings};
-use crate::sbom::{self, Sbom};
+use crate::commands::staged::Staged;
+use crate::manifest_out;
+use crate::sbom::{self, Sbom, SbomError};
+use crate::signature;
 use crate::tree::Tree;
 use crate::ui::Ui;
 use crate::{plan::Plan, provenance};
@@ -19,11 +25,63 @@ const DOCUMENTS: [(&str, &str); 2] = [
     (provenance::SUFFIX, "its provenance"),
 ];
 
-/// Where the documents of the artifact at `artifact` go.
+/// Where the documents of the artifact at `artifact` go, and its signature.
 pub(super) fn paths(artifact: &Path) -> impl Iterator<Item = PathBuf> {
     DOCUMENTS
         .into_iter()
         .map(|(suffix, _)| beside(artifact, suffix))
+        .chain([signature::path_beside(artifact)])
+}
+
+/// What lies beside the place of `artifact` and would be wrong about it: all that is neither in `written` nor of the same bytes.
+///
+/// # Errors
+/// Where the file in its place cannot be read.
+pub(super) fn stale(
+    artifact: &Artifact,
+    written: &[Staged],
+    interrupted: &watch::Receiver<bool>,
+) -> Result<Vec<PathBuf>, BuildError> {
+    let place = artifact.file.path().to_path_buf();
+    let is_there = |path: &PathBuf| {
+        let metadata = fs_err::symlink_metadata(path);
+        metadata.is_ok_and(|metadata| metadata.is_file())
+    };
+    let found: Vec<_> = paths(&place)
+        .chain([manifest_out::path_beside(&place)])
+        .filter(|path| written.iter().all(|staged| staged.path() != path))
+        .filter(is_there)
+        .collect();
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let earlier = || -> io::Result<Option<Digest>> {
+        let mut file = fs_err::File::open(&place)?;
+        if file.metadata()?.len() != artifact.size_bytes {
+            return Ok(None);
+        }
+        output::digest_of(&mut file, interrupted).map(Some)
+    };
+    match earlier() {
+        Ok(Some(digest)) if digest == artifact.digest => Ok(Vec::new()),
+        Err(_) if *interrupted.borrow() => Err(BuildError::Interrupted),
+        // Whatever they were of, it is not this artifact.
+        Ok(_) | Err(_) => Ok(found),
+    }
+}
+
+/// Removes what is stale, and says so.
+pub(super) fn remove(stale: Vec<PathBuf>, ui: &Ui) -> Result<(), BuildError> {
+    for path in stale {
+        if let Err(source) = fs_err::remove_file(&path) {
+            return Err(BuildError::Stale { path, source });
+        }
+        ui.result(&format!(
+            "{}: removed, as it was of an earlier artifact",
+            path.display()
+        ));
+    }
+    Ok(())
 }
 
 /// What the file at `path` beside an artifact is.
@@ -40,7 +98,7 @@ pub(super) fn list(
     tree: &Tree,
     manifest: Option<&Manifest>,
     artifact: &Path,
-    settings: &Settings,
+    (settings, interrupted): (&Settings, &watch::Receiver<bool>),
 ) -> Result<Sbom, BuildError> {
     let name = artifact.file_name().unwrap_or_default().to_string_lossy();
     let subject = sbom::Subject {
@@ -49,13 +107,16 @@ pub(super) fn list(
         digest: None,
         timestamp_s: settings.source_date_epoch_s,
     };
-    Ok(sbom::compose(tree, &subject)?)
+    sbom::compose(tree, &subject, &|| *interrupted.borrow()).map_err(|error| match error {
+        SbomError::Interrupted => BuildError::Interrupted,
+        error => error.into(),
+    })
 }
 
 /// Writes both documents beside `artifact`, under names that are not theirs yet.
 pub(super) fn stage(
     artifact: &Path,
-    digest: common::digest::Digest,
+    digest: Digest,
     sbom: &Sbom,
     inputs: Vec<provenance::Input>,
     (plan, settings, ui): (&Plan, &Settings, &Ui),

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use common::build_spec::{AgentSource, Base, BuildSpec, Finding, Init, Mark, Output, pointer};
+use common::build_spec::{
+    AgentSource, Base, BuildSpec, Dockerfile, Draft, Finding, Init, Mark, Output, pointer,
+};
 use common::digest::Digest;
 use common::error_chain::Chain;
 use common::exit_code::ExitCode;
@@ -12,9 +14,11 @@ use crate::assemble::{
     AGENT_PATH, APPLETS, AssembleError, BUSYBOX_PATH, INIT_PATH, INIT_TARGET, MORE_APPLETS,
     check_agent,
 };
+use crate::commands::archive_limit;
 use crate::image::hashed::Hashed;
+use crate::oci::{Place, Source};
 use crate::tree::host::{self, HostError};
-use crate::tree::{Content, Node, Origin, Tree};
+use crate::tree::{Content, Kind, Node, Origin, Tree};
 
 /// Permissions of a program.
 const PROGRAM_PERMISSIONS: u32 = 0o755;
@@ -24,18 +28,20 @@ const PROGRAM_PERMISSIONS: u32 = 0o755;
 pub(super) struct Found {
     /// What the image will hold, as far as it is known without fetching.
     pub(super) tree: Tree,
-    /// What is wrong, with the exit code for it.
-    pub(super) problems: Vec<(Finding, ExitCode)>,
+    /// What is wrong, in no order.
+    pub(super) findings: Vec<Finding>,
+    /// The exit code for each of them.
+    pub(super) codes: Vec<ExitCode>,
 }
 
 impl Found {
     fn problem(&mut self, pointer: String, mark: Mark, sentence: String, code: ExitCode) {
-        let finding = Finding {
+        self.findings.push(Finding {
             pointer,
             mark,
             sentence,
-        };
-        self.problems.push((finding, code));
+        });
+        self.codes.push(code);
     }
 
     fn host(&mut self, pointer: String, mark: Mark, error: &HostError) {
@@ -57,9 +63,15 @@ impl Found {
     }
 }
 
-/// Looks at the files that `spec` names, which are relative to `directory`.
-pub(super) fn find(spec: &BuildSpec, directory: &Path) -> Found {
+/// Looks at the files that the `spec` of `draft` names, which are relative to `directory`. What its text says wrong is not said again.
+pub(super) fn find(draft: &Draft, spec: &BuildSpec, directory: &Path) -> Found {
     let mut found = Found::default();
+    let is_understood = |place: &str| {
+        !draft
+            .findings
+            .iter()
+            .any(|finding| finding.pointer == place)
+    };
     let program = || Node::file(PROGRAM_PERMISSIONS, Content::Bytes(Vec::new()));
     match &spec.init {
         Init::Agent(source) => {
@@ -71,7 +83,7 @@ pub(super) fn find(spec: &BuildSpec, directory: &Path) -> Found {
                 found.stand_in(INIT_PATH, Node::symlink(INIT_TARGET), Origin::Boot);
             }
         }
-        Init::Custom(path) => custom_init(&directory.join(path), &mut found),
+        Init::Custom(path) => custom_init(&directory.join(path), &spec.output, &mut found),
         Init::None => {}
     }
     if spec.busybox.is_some() {
@@ -81,14 +93,24 @@ pub(super) fn find(spec: &BuildSpec, directory: &Path) -> Found {
             found.stand_in(&path, Node::symlink("busybox"), Origin::Base);
         }
     }
-    if let Some(base) = &spec.base {
-        dockerfile(base, directory, &mut found);
+    match &spec.base {
+        Some(Base::Dockerfile(spec)) => dockerfile(spec, directory, &mut found),
+        Some(Base::Image(reference)) if is_understood("/source/image") => {
+            image(reference, directory, &mut found);
+        }
+        Some(Base::Image(_)) | None => {}
     }
     mappings(spec, directory, &mut found);
+    for source in draft.misplaced() {
+        if let Err(error) = host::look(&directory.join(&source)) {
+            found.host(pointer(&["mappings", &source]), Mark::Key, &error);
+        }
+    }
     let may_be_fetched = spec.base.is_some() || !spec.fetches.is_empty();
     if spec.init == Init::None
         && !may_be_fetched
-        && found.problems.is_empty()
+        && draft.findings.is_empty()
+        && found.findings.is_empty()
         && found.tree.resolve(INIT_PATH.as_bytes()).is_none()
     {
         let sentence = AssembleError::NoInit.to_string();
@@ -139,7 +161,12 @@ fn digest(path: &Path) -> io::Result<Digest> {
     Ok(hashed.finish().1)
 }
 
-fn custom_init(path: &Path, found: &mut Found) {
+fn custom_init(path: &Path, output: &Output, found: &mut Found) {
+    let size_bytes = fs_err::metadata(path).map_or(0, |metadata| metadata.len());
+    if let Some(sentence) = archive_limit::too_large(output, path, size_bytes) {
+        let place = "/init/path".to_owned();
+        found.problem(place, Mark::Value, sentence, ExitCode::Invalid);
+    }
     let Ok(guest) = INIT_PATH.parse() else {
         return;
     };
@@ -149,10 +176,24 @@ fn custom_init(path: &Path, found: &mut Found) {
     }
 }
 
-fn dockerfile(base: &Base, directory: &Path, found: &mut Found) {
-    let Base::Dockerfile(dockerfile) = base else {
-        return;
-    };
+fn image(reference: &str, directory: &Path, found: &mut Found) {
+    let place = || "/source/image".to_owned();
+    match Source::parse(reference, directory) {
+        Ok(source) => {
+            if let Place::Path { path, .. } = source.place
+                && let Err(error) = host::look(&path)
+            {
+                found.host(place(), Mark::Value, &error);
+            }
+        }
+        Err(error) => {
+            let sentence = Chain(&error).to_string();
+            found.problem(place(), Mark::Value, sentence, ExitCode::Invalid);
+        }
+    }
+}
+
+fn dockerfile(dockerfile: &Dockerfile, directory: &Path, found: &mut Found) {
     let mut expect = |key: &str, path: &str, is_directory: bool| {
         let path = directory.join(path);
         let place = pointer(&["source", key]);
@@ -192,5 +233,24 @@ fn mappings(spec: &BuildSpec, directory: &Path, found: &mut Found) {
         if let Err(error) = host::add_file(&mut found.tree, &path, guest, None, Origin::File) {
             found.host(place, Mark::Key, &error);
         }
+    }
+    too_large(spec, directory, found);
+}
+
+/// What of the mappings an archive cannot hold. Files that another mapping replaces are not in the image, and not meant.
+fn too_large(spec: &BuildSpec, directory: &Path, found: &mut Found) {
+    let files = found.tree.iter().filter_map(|item| match &item.node.kind {
+        Kind::File(Content::Host { path, size_bytes }) => {
+            let sentence = archive_limit::too_large(&spec.output, path, *size_bytes)?;
+            let sources = spec.mappings.keys();
+            let source = sources
+                .filter(|source| path.starts_with(directory.join(source)))
+                .max_by_key(|source| source.len())?;
+            Some((pointer(&["mappings", source]), sentence))
+        }
+        _ => None,
+    });
+    for (place, sentence) in files.collect::<Vec<_>>() {
+        found.problem(place, Mark::Key, sentence, ExitCode::Invalid);
     }
 }

@@ -6,7 +6,9 @@ mod files;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use common::build_spec::{BuildSpec, MAX_SPEC_BYTES, ManifestTemplate, Problems, locate};
+use common::build_spec::{
+    BuildSpec, Draft, MAX_SPEC_BYTES, ManifestTemplate, Output, Problems, locate,
+};
 use common::error_chain::Chain;
 use common::exit_code::ExitCode;
 use common::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
@@ -15,6 +17,7 @@ use super::small_file::{self, FileError};
 use crate::tree::Tree;
 use crate::ui::Ui;
 use crate::workload;
+use files::Found;
 
 /// The template that is used where there is one and none is named.
 const DEFAULT_TEMPLATE: &str = "manifest.toml";
@@ -95,20 +98,25 @@ pub fn run(args: &CheckArgs, ui: &Ui) -> ExitCode {
     let text = small_file::read(&args.config, "build spec", limit(MAX_SPEC_BYTES))
         .map_err(|error| report.file(&error));
     let spec = text.as_deref().ok().and_then(|text| {
-        let spec = parse(text, &args.config, &mut report)?;
-        let found = files::find(&spec, directory);
-        let complete = found.problems.is_empty() && spec.base.is_none() && spec.fetches.is_empty();
-        let mut located: Vec<_> = found
-            .problems
-            .into_iter()
-            .map(|(finding, code)| (locate(text, vec![finding]), code))
-            .collect();
-        located.sort_by_key(|(problems, _)| problems.first_line());
-        for (problems, code) in located {
-            report.problems(&problems.of_file(args.config.display().to_string()), code);
+        let draft = parse(text, &args.config, &mut report)?;
+        let found = draft
+            .spec
+            .as_ref()
+            .map_or_else(Found::default, |spec| files::find(&draft, spec, directory));
+        let mut findings = draft.findings;
+        let mut codes = vec![ExitCode::Invalid; findings.len()];
+        findings.extend(found.findings);
+        codes.extend(found.codes);
+        let is_whole = |spec: &BuildSpec| spec.base.is_none() && spec.fetches.is_empty();
+        if findings.is_empty() && draft.spec.as_ref().is_some_and(is_whole) {
+            tree = Some(found.tree);
         }
-        tree = complete.then_some(found.tree);
-        Some(spec)
+        if !findings.is_empty() {
+            let problems = locate(text, findings).of_file(args.config.display().to_string());
+            report.texts.extend(problems.texts());
+            report.codes.extend(codes);
+        }
+        draft.spec
     });
     let template = read_template(args, directory, spec.as_ref(), &mut report);
     if let (Some(spec), Some(template)) = (&spec, &template)
@@ -129,10 +137,10 @@ pub fn run(args: &CheckArgs, ui: &Ui) -> ExitCode {
     report.exit_code()
 }
 
-fn parse(text: &str, path: &Path, report: &mut Report) -> Option<BuildSpec> {
+fn parse(text: &str, path: &Path, report: &mut Report) -> Option<Draft> {
     use common::build_spec::BuildSpecError;
-    match BuildSpec::parse(text) {
-        Ok(spec) => return Some(spec),
+    match Draft::parse(text) {
+        Ok(draft) => return Some(draft),
         Err(BuildSpecError::Invalid(problems)) => {
             let problems = problems.of_file(path.display().to_string());
             report.problems(&problems, ExitCode::Invalid);
@@ -169,7 +177,7 @@ fn read_template(
         .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let template = match spec {
         _ if is_json => ManifestTemplate::from_json(text.as_bytes()),
-        Some(BuildSpec { base: None, .. }) => ManifestTemplate::from_complete_toml(&text),
+        Some(spec) if is_alone(spec) => ManifestTemplate::from_complete_toml(&text),
         // An image may say what is missing.
         Some(_) | None => ManifestTemplate::from_toml(&text),
     };
@@ -184,9 +192,14 @@ fn read_template(
     None
 }
 
+/// Whether no image says what the manifest does not. A root file system has one, even where it is not clear which.
+fn is_alone(spec: &BuildSpec) -> bool {
+    spec.base.is_none() && matches!(spec.output, Output::Initramfs { .. })
+}
+
 /// The manifest, if it does not need an image to be complete.
 fn compose(spec: &BuildSpec, template: &Template, report: &mut Report) -> Option<Manifest> {
-    if spec.base.is_some() {
+    if !is_alone(spec) {
         return None;
     }
     template

@@ -2,7 +2,7 @@
 
 mod text;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
@@ -11,7 +11,9 @@ use common::exit_code::ExitCode;
 use common::name::{MAX_NAME_BYTES, Name};
 
 use super::Failure;
+use super::staged::{PUBLIC_MODE, Staged, is_full};
 use crate::image::elf::{self, Program};
+use crate::oci::{self, SourceError};
 use crate::ui::Ui;
 use text::Source;
 
@@ -78,11 +80,8 @@ pub enum InitError {
         why: String,
     },
     /// The reference names no image.
-    #[error("`{}` is not the name of an image", image.escape_debug())]
-    Image {
-        /// The reference.
-        image: String,
-    },
+    #[error(transparent)]
+    Image(#[from] SourceError),
     /// A file or directory cannot be read or written.
     #[error("Cannot access `{}`", path.display())]
     Access {
@@ -100,7 +99,8 @@ impl Failure for InitError {
             Self::NoSource => ExitCode::Usage,
             Self::Exists { .. } => ExitCode::Conflict,
             Self::NotFound { .. } => ExitCode::NotFound,
-            Self::Unusable { .. } | Self::Image { .. } | Self::Access { .. } => ExitCode::Invalid,
+            Self::Access { source, .. } if is_full(source) => ExitCode::Capacity,
+            Self::Unusable { .. } | Self::Image(_) | Self::Access { .. } => ExitCode::Invalid,
         }
     }
 
@@ -117,7 +117,7 @@ impl Failure for InitError {
             }
             Self::NotFound { .. }
             | Self::Unusable { .. }
-            | Self::Image { .. }
+            | Self::Image(_)
             | Self::Access { .. } => Vec::new(),
         }
     }
@@ -138,14 +138,17 @@ pub fn run(args: &InitArgs, ui: &Ui) -> Result<(), InitError> {
         }
     }
     let (name, source) = source(args)?;
-    fs_err::create_dir_all(directory).map_err(|source| access(directory, source))?;
+    let made = Made::new(directory)?;
     let source = source.seen_from(directory)?;
-    write_new(&spec, &text::spec(&source))?;
-    if let Err(error) = write_new(&manifest, &text::manifest(&name, &source)) {
+    let staged_spec = stage(&spec, &text::spec(&source))?;
+    let staged_manifest = stage(&manifest, &text::manifest(&name, &source))?;
+    publish(staged_spec)?;
+    if let Err(error) = publish(staged_manifest) {
         // The half of a beginning would only be in the way.
         drop(fs_err::remove_file(&spec));
         return Err(error);
     }
+    made.keep();
     ui.result(&format!(
         "{}: what goes into the image\n{}: what it is and how it runs",
         spec.display(),
@@ -171,12 +174,7 @@ fn source(args: &InitArgs) -> Result<(String, Source), InitError> {
         return Ok((name_of(&file_name), source));
     }
     if let Some(image) = &args.image {
-        let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
-        if image.is_empty() || !image.chars().all(is_plain) {
-            return Err(InitError::Image {
-                image: image.clone(),
-            });
-        }
+        oci::Source::parse(image, Path::new(""))?;
         let path = image.split('@').next().unwrap_or_default();
         let last = path.rsplit('/').next().unwrap_or_default();
         let name = name_of(last.split(':').next().unwrap_or_default());
@@ -293,17 +291,46 @@ fn relative(path: &Path, file: &Path) -> PathBuf {
     up.chain(to.iter().skip(common).copied()).collect()
 }
 
-fn write_new(path: &Path, text: &str) -> Result<(), InitError> {
-    let file = fs_err::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path);
-    match file.and_then(|mut file| file.write_all(text.as_bytes())) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(InitError::Exists {
-            path: path.to_path_buf(),
-        }),
-        Err(error) => Err(access(path, error)),
+/// A file that is not in its place yet.
+fn stage(path: &Path, text: &str) -> Result<Staged, InitError> {
+    Staged::holding(path, PUBLIC_MODE, text.as_bytes()).map_err(|source| access(path, source))
+}
+
+/// Moves the file to its place, which must be free.
+fn publish(staged: Staged) -> Result<PathBuf, InitError> {
+    let path = staged.path().to_path_buf();
+    staged.place().map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => InitError::Exists { path },
+        _ => access(&path, error),
+    })
+}
+
+/// Directories that were made for the plugin. They go again unless they are kept.
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Makes `directory`, and what it lies in.
+    fn new(directory: &Path) -> Result<Self, InitError> {
+        let missing = directory
+            .ancestors()
+            .take_while(|path| *path != Path::new("") && fs_err::symlink_metadata(path).is_err());
+        // The innermost comes first.
+        let made = Self(missing.map(Path::to_path_buf).collect());
+        fs_err::create_dir_all(directory).map_err(|source| access(directory, source))?;
+        Ok(made)
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // What somebody else put something into stays.
+            drop(fs_err::remove_dir(path));
+        }
     }
 }
 

@@ -35,7 +35,7 @@ impl Yard {
                         });
                     }
                     Ok(false) => {
-                        return Err(BuildError::NoSpec {
+                        return Err(BuildError::NoOutputDirectory {
                             path: request.config.clone(),
                         });
                     }
