@@ -23,6 +23,8 @@ pub mod confinement;
 #[cfg(feature = "cli")]
 pub mod fetch;
 #[cfg(feature = "cli")]
+mod little_endian;
+#[cfg(feature = "cli")]
 pub mod manifest_out;
 #[cfg(feature = "cli")]
 pub mod oci;

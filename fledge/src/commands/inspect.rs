@@ -29,7 +29,7 @@ Costs are estimates from sizes: the boot media of a VM is volantd's choice, not 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InspectArgs {
-    /// The file to look into: a cpio archive (plain, gzip or zstd), or an EROFS image
+    /// The file to look into: a cpio archive (plain, gzip or zstd), or an EROFS, ext4 or squashfs image
     #[arg(value_name = "ARTIFACT")]
     artifact: PathBuf,
     /// Print JSON

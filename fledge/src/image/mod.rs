@@ -12,7 +12,7 @@ pub mod initramfs;
 mod parallel;
 pub mod squashfs;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod write_error;
 pub mod zstd;
 

@@ -375,10 +375,7 @@ pub(crate) fn on_host(at: &Path) -> BTreeMap<Vec<u8>, String> {
 fn host_node(path: &Path, metadata: &Metadata, xattrs: BTreeMap<Vec<u8>, Vec<u8>>) -> Node {
     let kind = metadata.file_type();
     let number = u32::try_from(metadata.rdev()).unwrap();
-    let device = Device {
-        major: (number >> 8) & 0xfff,
-        minor: (number & 0xff) | ((number >> 12) & 0xf_ff00),
-    };
+    let device = Device::decode(number);
     Node {
         attributes: Attributes {
             permissions: metadata.mode() & 0o7777,

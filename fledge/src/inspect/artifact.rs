@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use common::digest::Digest;
 use serde::Serialize;
 
-use super::Spool;
 use super::cpio::{CpioError, read_cpio};
-use super::erofs::{ErofsError, read_erofs};
+use super::erofs::read_erofs;
+use super::ext4::read_ext4;
+use super::squashfs::read_squashfs;
+use super::{ImageError, Spool};
 use crate::image::cpio::Limits;
 use crate::image::hashed::Hashed;
+use crate::image::zstd;
 use crate::tree::Tree;
 
 /// How much of an artifact tells its format, in bytes: up to the magic of ext4 and EROFS.
@@ -119,23 +122,14 @@ pub enum InspectError {
         #[source]
         source: CpioError,
     },
-    /// Its EROFS image is refused.
+    /// Its image of a file system is refused.
     #[error("Cannot look into `{}`", path.display())]
-    Erofs {
+    Image {
         /// Its path.
         path: PathBuf,
         /// Why.
         #[source]
-        source: ErofsError,
-    },
-    /// It is an image that only others read.
-    #[error(
-        "`{}` is an ext4 or squashfs image, which is not looked into here: use debugfs or unsquashfs",
-        path.display()
-    )]
-    Closed {
-        /// Its path.
-        path: PathBuf,
+        source: ImageError,
     },
     /// There is no room for its contents.
     #[error("Cannot make a temporary file for what is in the artifact")]
@@ -173,6 +167,10 @@ pub fn read(path: &Path) -> Result<Artifact, InspectError> {
     let size_bytes = hashed.bytes();
     let (_, digest) = hashed.finish();
     file.rewind().map_err(read_error)?;
+    let image = |source| InspectError::Image {
+        path: owned(),
+        source,
+    };
     let tree = match format {
         Format::Initramfs => initramfs(file, packing).map_err(|error| match error {
             CpioError::Spool(source) => InspectError::Spool(source),
@@ -181,15 +179,9 @@ pub fn read(path: &Path) -> Result<Artifact, InspectError> {
                 source,
             },
         })?,
-        Format::Erofs => {
-            read_erofs(file.into_parts().0, size_bytes).map_err(|source| InspectError::Erofs {
-                path: owned(),
-                source,
-            })?
-        }
-        Format::Ext4 | Format::Squashfs => {
-            return Err(InspectError::Closed { path: owned() });
-        }
+        Format::Erofs => read_erofs(file.into_file(), size_bytes).map_err(image)?,
+        Format::Ext4 => read_ext4(file.into_file(), size_bytes).map_err(image)?,
+        Format::Squashfs => read_squashfs(file.into_file(), size_bytes).map_err(image)?,
     };
     Ok(Artifact {
         format,
@@ -232,8 +224,7 @@ fn initramfs(file: fs_err::File, packing: Packing) -> Result<Tree, CpioError> {
             read_cpio(plain, &limits, &mut spool)
         }
         Packing::Zstd => {
-            let plain = zstd::stream::read::Decoder::with_buffer(file);
-            let plain = plain.map_err(crate::image::cpio::ReadError::Input)?;
+            let plain = zstd::reader(file).map_err(crate::image::cpio::ReadError::Input)?;
             read_cpio(BufReader::new(plain), &limits, &mut spool)
         }
     }

@@ -1,13 +1,13 @@
 //! An EROFS image as a tree. Reads what [`crate::image::erofs`] writes: blocks of 4 KiB, nothing compressed, no shared attributes. The
 //! image may come from anywhere: every number in it is checked. Offsets are those of Linux's `fs/erofs/erofs_fs.h`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 
-use crate::tree::{Attributes, Content, Device, Kind, Node, Tree, TreeError};
+use super::pieces::{Piece, Pieces, Source};
+use super::walk::{self, Budget, Flaw, Found, ImageError, Inodes, damaged};
+use crate::little_endian::{i64_at, u16_at, u32_at, u64_at};
+use crate::tree::{Attributes, Device, Kind, Node, Tree};
 
 /// Where the superblock is, and how long the part of it that is read.
 const SUPERBLOCK_AT: u64 = 1024;
@@ -21,129 +21,111 @@ const BLOCK_BYTES: u64 = 4096;
 const SLOT_BYTES: u64 = 32;
 
 /// How long an inode is: in full, and in its short form.
-const INODE_BYTES: usize = 64;
+const INODE_BYTES: u64 = 64;
 const SHORT_INODE_BYTES: u64 = 32;
 
 /// What comes before an inode's first extended attribute.
 const XATTR_HEADER_BYTES: usize = 12;
 
-/// The largest directory or link that is read, in bytes: a million names of the usual length have a quarter of it.
-const MAX_DATA_BYTES: u64 = 128 << 20;
-
-/// An image that is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ErofsError {
-    /// It uses what our images do not.
-    #[error("The image has {what}, which is not read here")]
-    Unsupported {
-        /// A clause such as "compressed files".
-        what: &'static str,
-    },
-    /// It contradicts itself.
-    #[error("Inode {inode} of the image {why}")]
-    Damaged {
-        /// Its number.
-        inode: u64,
-        /// A clause.
-        why: &'static str,
-    },
-    /// What is in it does not fit together.
-    #[error("The image contradicts itself")]
-    Tree(#[from] TreeError),
-    /// It cannot be read, or ends early.
-    #[error("Cannot read the image")]
-    Read(#[from] io::Error),
-}
-
 struct Image {
-    file: Arc<File>,
-    size_bytes: u64,
+    source: Source,
     inodes_at: u64,
     time_s: i64,
-}
-
-/// An inode: what it is, and of a directory its content.
-struct Inode {
-    node: Node,
-    data: Vec<u8>,
 }
 
 /// Reads the image in `file`, which has `size_bytes`. Contents stay there.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn read_erofs(file: File, size_bytes: u64) -> Result<Tree, ErofsError> {
+pub fn read_erofs(file: File, size_bytes: u64) -> Result<Tree, ImageError> {
+    let source = Source::new(file, size_bytes);
     let mut superblock = [0; SUPERBLOCK_BYTES];
-    file.read_exact_at(&mut superblock, SUPERBLOCK_AT)?;
-    let unsupported = |what| Err(ErofsError::Unsupported { what });
+    source
+        .read(&mut superblock, SUPERBLOCK_AT)
+        .map_err(ImageError::Superblock)?;
+    let unsupported = |what| Err(ImageError::Superblock(Flaw::Unsupported { what }));
     if superblock[12] != BLOCK_BITS {
         return unsupported("blocks of another size than 4 KiB");
     }
     if u32_at(&superblock, 80) != 0 {
         return unsupported("compression or other extensions of the format");
     }
-    let image = Image {
-        file: Arc::new(file),
-        size_bytes,
+    let mut image = Image {
+        source,
         inodes_at: u64::from(u32_at(&superblock, 40)) * BLOCK_BYTES,
-        time_s: i64::from_le_bytes(array_at(&superblock, 24)),
+        time_s: i64_at(&superblock, 24),
     };
-    let root = u64::from(u16_at(&superblock, 14));
-    image.tree(root)
+    walk::tree(&mut image, u16_at(&superblock, 14).into())
+}
+
+/// What an inode says of itself.
+struct Raw {
+    format: u16,
+    mode: u32,
+    size_bytes: u64,
+    /// Its first block, or the number of a device.
+    place: u32,
+    uid: u32,
+    gid: u32,
+    mtime_s: i64,
+    xattrs: Vec<u8>,
+    /// Where what does not fill a block would lie.
+    inline_at: u64,
+}
+
+impl Inodes for Image {
+    fn inode(&mut self, number: u64, budget: &mut Budget) -> Result<Found, Flaw> {
+        let raw = self.raw(number)?;
+        budget.read(INODE_BYTES)?;
+        let mut entries = Vec::new();
+        let kind = match raw.mode >> 12 {
+            0o01 => Kind::Fifo,
+            0o02 => Kind::CharacterDevice(Device::decode(raw.place)),
+            0o04 => {
+                entries = listed(&self.data(&raw)?.to_bytes(budget)?)?;
+                Kind::Directory
+            }
+            0o06 => Kind::BlockDevice(Device::decode(raw.place)),
+            0o10 => Kind::File(self.data(&raw)?.into_content()),
+            0o12 => Kind::Symlink(self.data(&raw)?.to_bytes(budget)?),
+            0o14 => Kind::Socket,
+            _ => return Err(damaged("is of no known type")),
+        };
+        let xattrs = attributes(&raw.xattrs).ok_or(damaged("has broken extended attributes"))?;
+        let attributes = Attributes {
+            permissions: raw.mode & 0o7777,
+            uid: raw.uid,
+            gid: raw.gid,
+            mtime_s: raw.mtime_s,
+            xattrs,
+        };
+        let node = Node { attributes, kind };
+        Ok(Found { node, entries })
+    }
 }
 
 impl Image {
-    fn tree(&self, root: u64) -> Result<Tree, ErofsError> {
-        let mut tree = Tree::default();
-        let mut first_names: HashMap<u64, Option<Vec<u8>>> = HashMap::new();
-        let mut pending: Vec<(Vec<u8>, u64)> = vec![(Vec::new(), root)];
-        while let Some((path, number)) = pending.pop() {
-            match first_names.get(&number) {
-                Some(Some(first)) => {
-                    tree.hard_link(&path, first)?;
-                    continue;
-                }
-                // A directory in itself would never end.
-                Some(None) => return Err(damaged(number, "is a directory in two places")),
-                None => {}
-            }
-            let Inode { node, data } = self.inode(number)?;
-            let is_directory = node.is_directory();
-            first_names.insert(number, (!is_directory).then(|| path.clone()));
-            tree.replace(&path, node)?;
-            if !is_directory {
-                continue;
-            }
-            for (name, child) in entries(number, &data)? {
-                let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                pending.push(([&path, separator, &name].concat(), child));
-            }
-        }
-        Ok(tree)
-    }
-
-    fn inode(&self, number: u64) -> Result<Inode, ErofsError> {
-        let bad = |why| damaged(number, why);
+    fn raw(&self, number: u64) -> Result<Raw, Flaw> {
         let at = number
             .checked_mul(SLOT_BYTES)
             .and_then(|at| at.checked_add(self.inodes_at))
-            .ok_or_else(|| bad("lies beyond the image"))?;
-        let mut head = [0; INODE_BYTES];
-        // The last one may be short: what is behind it is not looked at then.
-        let there = self.size_bytes.saturating_sub(at).min(64);
-        let there = usize::try_from(there).unwrap_or(0);
-        if there < 32 {
-            return Err(bad("lies beyond the image"));
-        }
-        self.file.read_exact_at(&mut head[..there], at)?;
-        let format = u16_at(&head, 0);
+            .ok_or(Flaw::Beyond)?;
+        let mut head = [0; 64];
+        let (short, rest) = head.split_at_mut(32);
+        self.source.read(short, at)?;
+        let format = u16_at(short, 0);
         let is_long = format & 1 == 1;
-        let own_bytes = if is_long { 64 } else { SHORT_INODE_BYTES };
-        let mode = u32::from(u16_at(&head, 4));
-        let (size, uid, gid, mtime_s) = if is_long {
-            let size = u64::from_le_bytes(array_at(&head, 8));
-            let mtime_s = i64::from_le_bytes(array_at(&head, 32));
-            (size, u32_at(&head, 24), u32_at(&head, 28), mtime_s)
+        if is_long {
+            self.source.read(rest, at + SHORT_INODE_BYTES)?;
+        }
+        let own_bytes = if is_long {
+            INODE_BYTES
+        } else {
+            SHORT_INODE_BYTES
+        };
+        let (size_bytes, uid, gid, mtime_s) = if is_long {
+            let (uid, gid) = (u32_at(&head, 24), u32_at(&head, 28));
+            (u64_at(&head, 8), uid, gid, i64_at(&head, 32))
         } else {
             let (uid, gid) = (u16_at(&head, 24), u16_at(&head, 26));
             (u32_at(&head, 8).into(), uid.into(), gid.into(), self.time_s)
@@ -153,113 +135,50 @@ impl Image {
             count => XATTR_HEADER_BYTES + 4 * (usize::from(count) - 1),
         };
         let mut xattrs = vec![0; xattr_bytes];
-        self.file.read_exact_at(&mut xattrs, at + own_bytes)?;
-        let inline_at = at + own_bytes + u64::try_from(xattr_bytes).unwrap_or(0);
-        let place = u32_at(&head, 16);
-        let data = Data {
-            size,
-            blocks_at: u64::from(place) * BLOCK_BYTES,
-            inline_at: match format >> 1 & 7 {
-                0 => None,
-                2 => Some(inline_at),
-                _ => return Err(bad("is compressed or in chunks")),
-            },
-        };
-        let mut content = Vec::new();
-        let kind = match mode >> 12 {
-            0o01 => Kind::Fifo,
-            0o02 => Kind::CharacterDevice(device(place)),
-            0o04 => {
-                content = self.data(number, &data)?;
-                Kind::Directory
-            }
-            0o06 => Kind::BlockDevice(device(place)),
-            0o10 => Kind::File(self.content(number, &data)?),
-            0o12 => Kind::Symlink(self.data(number, &data)?),
-            0o14 => Kind::Socket,
-            _ => return Err(bad("is of no known type")),
-        };
-        let attributes = Attributes {
-            permissions: mode & 0o7777,
+        self.source.read(&mut xattrs, at + own_bytes)?;
+        Ok(Raw {
+            format,
+            mode: u16_at(&head, 4).into(),
+            size_bytes,
+            place: u32_at(&head, 16),
             uid,
             gid,
             mtime_s,
-            xattrs: attributes(&xattrs).ok_or_else(|| bad("has broken extended attributes"))?,
-        };
-        let node = Node { attributes, kind };
-        Ok(Inode {
-            node,
-            data: content,
+            xattrs,
+            inline_at: at + own_bytes + u64::try_from(xattr_bytes).unwrap_or(0),
         })
     }
 
-    /// The content of a file, where it is; its end is put beside it where it lies apart.
-    fn content(&self, number: u64, data: &Data) -> Result<Content, ErofsError> {
-        let in_blocks = data.in_blocks();
-        let offset = match data.inline_at {
-            Some(_) if in_blocks > 0 && in_blocks < data.size => {
-                return Ok(Content::Bytes(self.data(number, data)?));
+    /// Where an inode's bytes are.
+    fn data(&self, raw: &Raw) -> Result<Pieces, Flaw> {
+        let in_blocks = match raw.format >> 1 & 7 {
+            0 => raw.size_bytes,
+            2 => raw.size_bytes / BLOCK_BYTES * BLOCK_BYTES,
+            _ => {
+                let what = "content that is compressed or in chunks";
+                return Err(Flaw::Unsupported { what });
             }
-            Some(inline_at) if in_blocks == 0 => inline_at,
-            _ => data.blocks_at,
         };
-        let end = offset.checked_add(data.size);
-        if data.size > 0 && end.is_none_or(|end| end > self.size_bytes) {
-            return Err(damaged(number, "has content beyond the image"));
-        }
-        Ok(Content::Part {
-            file: Arc::clone(&self.file),
-            offset,
-            size_bytes: data.size,
-        })
-    }
-
-    fn data(&self, number: u64, data: &Data) -> Result<Vec<u8>, ErofsError> {
-        if data.size > MAX_DATA_BYTES.min(self.size_bytes) {
-            return Err(damaged(number, "is too large"));
-        }
-        let size = usize::try_from(data.size).unwrap_or(0);
-        let in_blocks = usize::try_from(data.in_blocks()).unwrap_or(0);
-        let mut bytes = vec![0; size];
-        let (blocks, rest) = bytes.split_at_mut(in_blocks);
-        self.file.read_exact_at(blocks, data.blocks_at)?;
-        if let Some(inline_at) = data.inline_at {
-            self.file.read_exact_at(rest, inline_at)?;
-        }
-        Ok(bytes)
-    }
-}
-
-/// Where an inode's bytes are.
-struct Data {
-    size: u64,
-    blocks_at: u64,
-    /// Where what does not fill a block lies, if not in a block of its own.
-    inline_at: Option<u64>,
-}
-
-impl Data {
-    fn in_blocks(&self) -> u64 {
-        match self.inline_at {
-            Some(_) => self.size / BLOCK_BYTES * BLOCK_BYTES,
-            None => self.size,
-        }
-    }
-}
-
-/// The number of a device, in the order of its bits that Linux calls new (`new_decode_dev`).
-fn device(number: u32) -> Device {
-    Device {
-        major: (number >> 8) & 0xfff,
-        minor: (number & 0xff) | ((number >> 12) & 0xf_ff00),
+        let blocks = Piece {
+            logical: 0,
+            at: u64::from(raw.place) * BLOCK_BYTES,
+            bytes: in_blocks,
+        };
+        let inline = Piece {
+            logical: in_blocks,
+            at: raw.inline_at,
+            bytes: raw.size_bytes - in_blocks,
+        };
+        let pieces = [blocks, inline].into_iter().filter(|piece| piece.bytes > 0);
+        Pieces::new(&self.source, pieces.collect(), raw.size_bytes)
     }
 }
 
 /// Names and inodes in a directory, without itself and the one above.
-fn entries(number: u64, data: &[u8]) -> Result<Vec<(Vec<u8>, u64)>, ErofsError> {
+fn listed(data: &[u8]) -> Result<Vec<(Vec<u8>, u64)>, Flaw> {
     /// The length of an entry without its name.
     const ENTRY_BYTES: usize = 12;
-    let bad = || damaged(number, "is a damaged directory");
+    let bad = || damaged("is a damaged directory");
     let mut found = Vec::new();
     for block in data.chunks(4096) {
         let name_at = |index: usize| {
@@ -276,12 +195,8 @@ fn entries(number: u64, data: &[u8]) -> Result<Vec<(Vec<u8>, u64)>, ErofsError> 
             };
             let name = block.get(start..end).ok_or_else(bad)?;
             let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-            if name.is_empty() || name.contains(&b'/') {
-                return Err(bad());
-            }
             if name != b"." && name != b".." {
-                let child = u64::from_le_bytes(array_at(block, index * ENTRY_BYTES));
-                found.push((name.to_vec(), child));
+                found.push((name.to_vec(), u64_at(block, index * ENTRY_BYTES)));
             }
         }
     }
@@ -312,27 +227,6 @@ fn attributes(bytes: &[u8]) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
     Some(found)
 }
 
-fn damaged(inode: u64, why: &'static str) -> ErofsError {
-    ErofsError::Damaged { inode, why }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(array_at(bytes, at))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array_at(bytes, at))
-}
-
-/// Zeros where there is nothing: callers see that as a name or number that does not fit.
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .copied()
-        .unwrap_or([0; N])
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -342,6 +236,7 @@ mod tests {
     use super::*;
     use crate::image::erofs;
     use crate::inspect::differences::compare;
+    use crate::tree::Content;
 
     fn tree() -> Tree {
         let mut tree = Tree::default();
@@ -377,7 +272,7 @@ mod tests {
         tree
     }
 
-    fn read(image: &[u8]) -> Result<Tree, ErofsError> {
+    fn read(image: &[u8]) -> Result<Tree, ImageError> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(image).unwrap();
         read_erofs(file, u64::try_from(image.len()).unwrap())

@@ -8,9 +8,23 @@ pub mod differences;
 #[cfg(feature = "cli")]
 pub mod erofs;
 #[cfg(feature = "cli")]
+pub mod ext4;
+#[cfg(feature = "cli")]
+mod pieces;
+#[cfg(feature = "cli")]
 pub mod report;
 mod spool;
+#[cfg(feature = "cli")]
+pub mod squashfs;
+#[cfg(feature = "cli")]
+mod walk;
 
 #[cfg(feature = "cli")]
 pub use artifact::{Artifact, Format, InspectError, Packing, read};
 pub use spool::Spool;
+#[cfg(feature = "cli")]
+pub use walk::{Flaw, ImageError};
+
+#[cfg(feature = "cli")]
+#[cfg(test)]
+mod tests;

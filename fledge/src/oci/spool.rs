@@ -2,24 +2,21 @@
 //! the program; what is not stays where it is. Both are hashed on the way. Reads no archive.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use common::digest::Digest;
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
-use zstd::stream::read::Decoder as ZstdDecoder;
 
 use super::budget::{Budget, Exhausted};
 use crate::image::hashed::Hashed;
-use crate::tree::Content;
+use crate::image::zstd;
+use crate::tree::{Content, CopyError};
 
 /// How much is read, hashed and written at once, in bytes.
 const BUFFER_BYTES: usize = 256 * 1024;
-
-/// The largest window of a zstd stream, as a power of two: what zstd itself allows without being asked, 128 MiB.
-const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
 /// A layer that cannot be made readable.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +184,7 @@ pub(super) fn spool(blob: &Content, workplace: Workplace<'_>) -> Result<Spooled,
             return Err(SpoolError::Format { format, blob });
         }
         Compression::Zstd | Compression::None => {
-            let decoder = zstd_decoder(&mut hashing).map_err(PumpError::Input);
+            let decoder = zstd::reader(&mut hashing).map_err(PumpError::Input);
             let pumped = decoder.and_then(|decoder| pump(decoder, &file, workplace));
             ("zstd", pumped)
         }
@@ -230,12 +227,6 @@ pub(super) fn uncompressed(
     } else {
         spool(archive, workplace).map(|spooled| spooled.archive)
     }
-}
-
-fn zstd_decoder<R: BufRead>(input: R) -> io::Result<ZstdDecoder<'static, R>> {
-    let mut decoder = ZstdDecoder::with_buffer(input)?;
-    decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
-    Ok(decoder)
 }
 
 /// By what the blob begins with; media types are not always right.
@@ -319,10 +310,13 @@ fn plain(blob: &Content, workplace: Workplace<'_>) -> Result<Archive, SpoolError
             let file = fs_err::File::open(path).map_err(SpoolError::Read)?;
             (Arc::new(file.into_file()), 0)
         }
-        Content::Bytes(bytes) => {
+        Content::Bytes(_) | Content::Assembled(_) => {
             let mut file = anonymous(workplace)?;
-            file.write_all(bytes)
-                .map_err(|source| write_error(workplace, source))?;
+            blob.copy_to(&mut file).map_err(|error| match error {
+                CopyError::Read(source) => SpoolError::Read(source),
+                CopyError::Changed => SpoolError::Read(io::ErrorKind::UnexpectedEof.into()),
+                CopyError::Write(source) => write_error(workplace, source),
+            })?;
             (Arc::new(file), 0)
         }
     };
@@ -375,6 +369,8 @@ impl<R: Read> Read for HashingReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use ::zstd::encode_all;
+
     use super::*;
 
     fn spooled(blob: &[u8]) -> Result<(Vec<u8>, Spooled), SpoolError> {
@@ -408,11 +404,11 @@ mod tests {
             plain.clone(),
             gzip(&plain),
             [gzip(first), gzip(second)].concat(),
-            zstd::encode_all(&plain[..], 3).unwrap(),
+            encode_all(&plain[..], 3).unwrap(),
             [
                 skippable.concat(),
-                zstd::encode_all(first, 1).unwrap(),
-                zstd::encode_all(second, 1).unwrap(),
+                encode_all(first, 1).unwrap(),
+                encode_all(second, 1).unwrap(),
             ]
             .concat(),
         ] {
@@ -430,13 +426,13 @@ mod tests {
         let table = [
             (half(gzip(b"some archive, cut")), "decompressed as gzip"),
             (
-                half(zstd::encode_all(&b"some archive"[..], 1).unwrap()),
+                half(encode_all(&b"some archive"[..], 1).unwrap()),
                 "decompressed as zstd",
             ),
             (b"BZh91AY".to_vec(), "compressed with bzip2"),
             (b"\xfd7zXZ\0".to_vec(), "compressed with xz"),
             (gzip(&zeros), "bytes when they are unpacked"),
-            (zstd::encode_all(&zeros[..], 1).unwrap(), "bytes when they"),
+            (encode_all(&zeros[..], 1).unwrap(), "bytes when they"),
             (zeros.clone(), "bytes when they are unpacked"),
         ];
         for (blob, expected) in table {

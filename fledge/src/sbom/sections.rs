@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::little_endian::{u16_at, u32_at, u64_at};
+
 /// More sections than this are not looked at; programs have about forty, object files with one for each function more.
 const MAX_SECTIONS: u16 = 8192;
 
@@ -82,27 +84,6 @@ fn content(file: &mut (impl Read + Seek), header: &[u8], limit_bytes: u64) -> io
             .read_to_end(&mut bytes)?;
     }
     Ok(bytes)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(array_at(bytes, at))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array_at(bytes, at))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(array_at(bytes, at))
-}
-
-/// Callers hand in whole headers: what is beyond them would be zeros.
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes
-        .get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .copied()
-        .unwrap_or([0; N])
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What is in a regular file of a tree: bytes, or where on the host they are. Nothing is read before it is asked for.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt as _;
@@ -30,6 +31,20 @@ pub enum Content {
         /// How long it is.
         size_bytes: u64,
     },
+    /// In an image that has it in several pieces, or compressed.
+    Assembled(Arc<dyn Assembled>),
+}
+
+/// A content that is put together while it is read.
+pub trait Assembled: fmt::Debug + Send + Sync {
+    /// The length in bytes.
+    fn size_bytes(&self) -> u64;
+
+    /// Reads some bytes from `at` on, none at the end only.
+    ///
+    /// # Errors
+    /// Where the image cannot be read, or contradicts itself.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
 }
 
 impl Content {
@@ -38,6 +53,7 @@ impl Content {
         match self {
             Self::Bytes(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             Self::Host { size_bytes, .. } | Self::Part { size_bytes, .. } => *size_bytes,
+            Self::Assembled(content) => content.size_bytes(),
         }
     }
 
@@ -58,6 +74,10 @@ impl Content {
                 file,
                 offset: *offset,
                 size_bytes: *size_bytes,
+                at: 0,
+            }),
+            Self::Assembled(content) => Reader(Source::Assembled {
+                content: content.as_ref(),
                 at: 0,
             }),
         })
@@ -122,6 +142,11 @@ enum Source<'a> {
         /// From the content's beginning.
         at: u64,
     },
+    Assembled {
+        content: &'a dyn Assembled,
+        /// From the content's beginning.
+        at: u64,
+    },
 }
 
 impl Read for Reader<'_> {
@@ -142,6 +167,11 @@ impl Read for Reader<'_> {
                 *at += u64::try_from(count).unwrap_or(0);
                 Ok(count)
             }
+            Source::Assembled { content, at } => {
+                let count = content.read_at(buffer, *at)?;
+                *at += u64::try_from(count).unwrap_or(0);
+                Ok(count)
+            }
         }
     }
 }
@@ -151,17 +181,21 @@ impl Seek for Reader<'_> {
         match &mut self.0 {
             Source::Bytes(bytes) => bytes.seek(to),
             Source::Host(file) => file.seek(to),
-            Source::Part { size_bytes, at, .. } => {
-                let target = match to {
-                    SeekFrom::Start(target) => Some(target),
-                    SeekFrom::Current(by) => at.checked_add_signed(by),
-                    SeekFrom::End(by) => size_bytes.checked_add_signed(by),
-                };
-                *at = target.ok_or(io::ErrorKind::InvalidInput)?;
-                Ok(*at)
-            }
+            Source::Part { size_bytes, at, .. } => seek_in(*size_bytes, at, to),
+            Source::Assembled { content, at } => seek_in(content.size_bytes(), at, to),
         }
     }
+}
+
+/// Moves `at` within a content of `size_bytes`.
+fn seek_in(size_bytes: u64, at: &mut u64, to: SeekFrom) -> io::Result<u64> {
+    let target = match to {
+        SeekFrom::Start(target) => Some(target),
+        SeekFrom::Current(by) => at.checked_add_signed(by),
+        SeekFrom::End(by) => size_bytes.checked_add_signed(by),
+    };
+    *at = target.ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(*at)
 }
 
 #[cfg(test)]

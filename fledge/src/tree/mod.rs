@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::build_spec::GuestPath;
 
-pub use content::{Content, CopyError, Reader};
+pub use content::{Assembled, Content, CopyError, Reader};
 pub use error::TreeError;
 pub use node::{Attributes, Device, Kind, Node};
 
@@ -387,7 +387,8 @@ impl Tree {
                 Kind::File(content) => content.size_bytes(),
                 _ => 0,
             })
-            .sum()
+            // Whoever writes an image may say that a file has any size.
+            .fold(0, u64::saturating_add)
     }
 
     /// What lies at `path` itself, without following a link. Nothing for the root: see [`Tree::root`].

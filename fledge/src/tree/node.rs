@@ -38,6 +38,23 @@ pub struct Device {
     pub minor: u32,
 }
 
+impl Device {
+    /// As one number with 12 bits for the driver and 20 for the device, as Linux stores it (`new_encode_dev` of
+    /// `include/linux/kdev_t.h`); nothing where it has more.
+    pub fn encode(self) -> Option<u32> {
+        let fits = self.major < 1 << 12 && self.minor < 1 << 20;
+        fits.then_some((self.minor & 0xff) | (self.major << 8) | ((self.minor & !0xff) << 12))
+    }
+
+    /// What [`Device::encode`] made (`new_decode_dev`).
+    pub fn decode(number: u32) -> Self {
+        Self {
+            major: (number >> 8) & 0xfff,
+            minor: (number & 0xff) | ((number >> 12) & 0xf_ff00),
+        }
+    }
+}
+
 /// What kind of thing an inode is.
 #[derive(Debug, Clone)]
 pub enum Kind {

@@ -1,7 +1,9 @@
 //! Artifacts that are looked into and compared.
 
+use std::num::NonZeroUsize;
 use std::process::Command;
 
+use fledge::image::{ext4, squashfs};
 use serde_json::Value;
 
 use crate::workspace::{TEMPLATE, Workspace, elf};
@@ -167,6 +169,101 @@ fn an_archive_of_gnu_cpio_is_read() {
     let said = run(&workspace, &["inspect", "made.cpio"], 0);
     assert!(
         said.contains("entries     5: 3 files, 1 directories, 1 links"),
+        "{said}"
+    );
+}
+
+/// Writes the tree of the artifact as the other formats of root file systems, with its manifest beside each.
+fn write_images(workspace: &Workspace) {
+    let tree = fledge::inspect::read(&workspace.path("plugin.cpio.gz"))
+        .unwrap()
+        .tree;
+    let file = |name: &str| fs_err::File::create(workspace.path(name)).unwrap();
+    let options = ext4::Options {
+        time_s: 0,
+        size: ext4::Size::Free(0),
+        journal: true,
+    };
+    ext4::write(&tree, &options, file("plugin.ext4")).unwrap();
+    let options = squashfs::Options {
+        time_s: 0,
+        level: 3,
+        threads: NonZeroUsize::MIN,
+    };
+    squashfs::write(&tree, &options, file("plugin.squashfs")).unwrap();
+    for name in ["plugin.ext4", "plugin.squashfs"] {
+        fs_err::copy(
+            workspace.path("plugin.cpio.gz.manifest.json"),
+            workspace.path(&format!("{name}.manifest.json")),
+        )
+        .unwrap();
+    }
+}
+
+#[test]
+fn images_of_file_systems_are_looked_into() {
+    let workspace = built();
+    write_images(&workspace);
+    for (name, format) in [("plugin.ext4", "ext4"), ("plugin.squashfs", "squashfs")] {
+        let said = run(&workspace, &["inspect", name], 0);
+        for expected in [
+            format!("{name}: {format} image").as_str(),
+            "/init       /bin/kestrel",
+            "agent       /bin/kestrel",
+            "entrypoint  /usr/bin/app serve",
+            "/etc/app/app.conf",
+            "root file system, mapped",
+        ] {
+            assert!(said.contains(expected), "no {expected:?} in:\n{said}");
+        }
+        assert!(!said.contains("would not start"), "{said}");
+        let said = run(&workspace, &["inspect", name, "--json"], 0);
+        let report: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(report["format"], format);
+        assert_eq!(report["entries"]["files"], 3);
+        let mut bytes = fs_err::read(workspace.path(name)).unwrap();
+        // What is behind a small squashfs image is padding.
+        bytes.truncate(if format == "ext4" {
+            bytes.len() - 4096
+        } else {
+            600
+        });
+        workspace.write("cut", &bytes);
+        let said = run(&workspace, &["inspect", "cut"], 1);
+        assert!(said.contains("behind the end of the image"), "{said}");
+    }
+}
+
+#[test]
+fn images_of_file_systems_are_compared() {
+    let workspace = built();
+    write_images(&workspace);
+    let said = run(
+        &workspace,
+        &["diff", "plugin.cpio.gz", "plugin.squashfs"],
+        1,
+    );
+    assert!(
+        said.starts_with("the same tree, packed differently"),
+        "{said}"
+    );
+    // Every ext4 file system has it.
+    let said = run(&workspace, &["diff", "plugin.squashfs", "plugin.ext4"], 1);
+    assert_eq!(said, "+ /lost+found\n");
+    workspace.write("conf/app.conf", b"port = 9000\n");
+    run(&workspace, &["build", "--output", "other.cpio.gz"], 0);
+    for name in ["plugin.ext4", "plugin.squashfs"] {
+        let said = run(&workspace, &["diff", name, "other.cpio.gz"], 1);
+        assert!(
+            said.contains("~ /etc/app/app.conf: content, from byte 7 on"),
+            "{said}"
+        );
+    }
+    let image = fs_err::read(workspace.path("plugin.squashfs")).unwrap();
+    workspace.write("cut", &image[..600]);
+    let said = run(&workspace, &["diff", "plugin.squashfs", "cut"], 2);
+    assert!(
+        said.contains("goes on behind the end of the image"),
         "{said}"
     );
 }

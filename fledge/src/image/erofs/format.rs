@@ -1,7 +1,7 @@
 //! How superblock and inodes lie on the medium, after `fs/erofs/erofs_fs.h` of Linux. Decides nothing.
 
 use super::layout::Inode;
-use crate::tree::{Device, Kind};
+use crate::tree::Kind;
 
 /// The size of a block, in bytes. Linux takes no more than a page, and a page of x86-64 is what can be mapped.
 pub(super) const BLOCK_BYTES: u64 = 1 << BLOCK_BITS;
@@ -175,13 +175,4 @@ pub(super) fn entry_type(kind: &Kind) -> u8 {
         Kind::Socket => 6,
         Kind::Symlink(_) => 7,
     }
-}
-
-/// The number of a device as `new_encode_dev` of `include/linux/kdev_t.h` makes it; nothing where it has more than 12 bits for the
-/// driver or 20 for the device.
-pub(super) fn encode_device(device: Device) -> Option<u32> {
-    if device.major >= 1 << 12 || device.minor >= 1 << 20 {
-        return None;
-    }
-    Some((device.minor & 0xff) | (device.major << 8) | ((device.minor & !0xff) << 12))
 }

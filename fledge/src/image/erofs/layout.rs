@@ -143,7 +143,7 @@ fn inode<'a>(
             size_bytes = u64::try_from(target.len()).unwrap_or(u64::MAX);
         }
         Kind::CharacterDevice(device) | Kind::BlockDevice(device) => {
-            place = format::encode_device(*device).ok_or_else(|| WriteError::Unsupported {
+            place = device.encode().ok_or_else(|| WriteError::Unsupported {
                 path: shown(path),
                 why: format!(
                     "Linux has no device {}:{}; its numbers end at 4095:1048575",

@@ -113,7 +113,6 @@ fn write_file<W: Write>(inode: &Inode<'_>, out: &mut Sequential<W>) -> Result<()
     }
 }
 
-#[cfg(test)]
-mod reader;
+#[cfg(feature = "cli")]
 #[cfg(test)]
 mod tests;

@@ -24,10 +24,6 @@ pub(super) const HAS_INDEX: u32 = 0x1000;
 const EARLIEST_S: i64 = -0x8000_0000;
 const LATEST_S: i64 = 0x3_7fff_ffff;
 
-/// The largest numbers of a device (`new_encode_dev`, `include/linux/kdev_t.h`): 12 and 20 bits.
-const MAX_MAJOR: u32 = 0xfff;
-const MAX_MINOR: u32 = 0xf_ffff;
-
 /// An inode.
 #[derive(Debug)]
 pub(super) struct Inode<'a> {
@@ -124,15 +120,12 @@ pub(super) fn type_in_directory(kind: &Kind) -> u8 {
 /// A device where other inodes have their tree: in 16 bits if it fits, else in the 32 bits after them. Nothing where its numbers
 /// are larger than Linux has them.
 pub(super) fn device_root(device: Device) -> Option<[u8; ROOT_LEN]> {
+    let encoded = device.encode()?;
     let Device { major, minor } = device;
-    if major > MAX_MAJOR || minor > MAX_MINOR {
-        return None;
-    }
     let mut root = [0; ROOT_LEN];
     if major < 256 && minor < 256 {
         put_u32(&mut root, 0, major << 8 | minor);
     } else {
-        let encoded = minor & 0xff | major << 8 | (minor & !0xff) << 12;
         put_u32(&mut root, 4, encoded);
     }
     Some(root)

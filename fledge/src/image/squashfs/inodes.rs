@@ -320,18 +320,14 @@ fn format_of(kind: &Kind) -> u16 {
     }
 }
 
-/// As Linux' `new_encode_dev` packs it.
+/// As Linux packs it.
 fn device_number(path: &[u8], device: Device) -> Result<u32, WriteError> {
-    let Device { major, minor } = device;
-    if major > MAX_MAJOR || minor > MAX_MINOR {
-        return Err(WriteError::Unsupported {
-            path: shown(path),
-            why: format!(
-                "a device has a major number of at most {MAX_MAJOR} and a minor one of at most {MAX_MINOR}"
-            ),
-        });
-    }
-    Ok((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
+    device.encode().ok_or_else(|| WriteError::Unsupported {
+        path: shown(path),
+        why: format!(
+            "a device has a major number of at most {MAX_MAJOR} and a minor one of at most {MAX_MINOR}"
+        ),
+    })
 }
 
 fn parent_of(path: &[u8]) -> &[u8] {
