@@ -227,7 +227,7 @@ mod tests {
                 "usr/dangling -> /nowhere",
                 "usr/data 644",
                 "usr/empty/ 755",
-                "usr/script 700",
+                "usr/script 755",
                 "usr/to-directory -> bin",
             ]
         );

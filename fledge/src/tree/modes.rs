@@ -24,10 +24,19 @@ const LIBRARY_DIRECTORIES: [&str; 6] = [
     "/usr/local/lib64/",
 ];
 
-/// The permissions of a file that has `host_mode` on the host and lies at `path` in the guest.
+/// Permissions of programs and libraries, and of everything else.
+const PROGRAM_PERMISSIONS: u32 = 0o755;
+const DATA_PERMISSIONS: u32 = 0o644;
+
+/// Owner, group or others may execute.
+const ANY_EXECUTE: u32 = 0o111;
+
+/// The permissions of a file that has `host_mode` on the host and lies at `path` in the guest: 0755 or 0644, and nothing else.
 ///
-/// The rules are those of the Go system, with one addition: a program in a directory of programs is at least 0755. Otherwise a
-/// checkout under another umask (0700 instead of 0755) would make another image.
+/// Of the mode on the host only one thing counts: whether anybody may execute the file. Who may read or write it there depends on the
+/// umask of the checkout, and the same input must give the same image under every umask. Here the Go system differs: it keeps 0700
+/// and 0775. A private mode can be given to downloads (`mode` of `[[fetch]]`) and comes along in container images; a mapped file
+/// cannot have one.
 pub fn file_permissions(host_mode: u32, path: &GuestPath) -> u32 {
     permissions(host_mode, path.as_str().as_bytes())
 }
@@ -39,21 +48,12 @@ pub(crate) fn permissions(host_mode: u32, path: &[u8]) -> u32 {
             .iter()
             .any(|directory| path.starts_with(directory.as_bytes()))
     };
-    let in_program_directory = is_in(&PROGRAM_DIRECTORIES);
-    if host_mode & 0o111 != 0 {
-        let read_and_write = host_mode & 0o666;
-        let execute = (read_and_write & 0o444) >> 2;
-        let permissions = read_and_write | execute;
-        return if in_program_directory {
-            permissions | 0o755
-        } else {
-            permissions
-        };
+    let is_library = || is_in(&LIBRARY_DIRECTORIES) && is_shared_library(path);
+    if host_mode & ANY_EXECUTE != 0 || is_in(&PROGRAM_DIRECTORIES) || is_library() {
+        PROGRAM_PERMISSIONS
+    } else {
+        DATA_PERMISSIONS
     }
-    if in_program_directory || (is_in(&LIBRARY_DIRECTORIES) && is_shared_library(path)) {
-        return 0o755;
-    }
-    0o644
 }
 
 /// `libx.so`, `libx.so.1`.
@@ -67,18 +67,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reference_vectors_hold() {
+    fn the_reference_vectors_hold_but_for_what_a_umask_changes() {
         let table = [
             (0o644, "/usr/bin/x", 0o755),
             (0o644, "/etc/x", 0o644),
-            (0o700, "/etc/x", 0o700),
             (0o744, "/etc/x", 0o755),
             (0o744, "/usr/bin/x", 0o755),
             (0o744, "/x", 0o755),
             (0o644, "/usr/lib/libx.so.1", 0o755),
             (0o644, "/usr/lib/data", 0o644),
-            (0o775, "/etc/x", 0o775),
-            (0o775, "/usr/bin/x", 0o775),
+            // The Go system has 0700 and 0775 here.
+            (0o700, "/etc/x", 0o755),
+            (0o775, "/etc/x", 0o755),
+            (0o775, "/usr/bin/x", 0o755),
+            (0o4755, "/srv/x", 0o755),
+            (0o600, "/srv/x", 0o644),
         ];
         for (mode, path, expected) in table {
             let found = file_permissions(mode, &path.parse().unwrap());
@@ -88,18 +91,18 @@ mod tests {
 
     #[test]
     fn the_umask_of_a_checkout_does_not_matter() {
-        for umask in [0o022, 0o027, 0o077] {
-            assert_eq!(
-                permissions(0o777 & !umask, b"/usr/bin/x"),
-                0o755,
-                "{umask:o}"
-            );
-            assert_eq!(
-                permissions(0o666 & !umask, b"/usr/bin/x"),
-                0o755,
-                "{umask:o}"
-            );
-            assert_eq!(permissions(0o666 & !umask, b"/etc/x"), 0o644, "{umask:o}");
+        for umask in [0o002, 0o022, 0o027, 0o077] {
+            for (mode, path, expected) in [
+                (0o777, "/usr/bin/x", 0o755),
+                (0o666, "/usr/bin/x", 0o755),
+                (0o777, "/srv/x", 0o755),
+                (0o666, "/srv/x", 0o644),
+                (0o777, "/usr/lib/libx.so.1", 0o755),
+                (0o666, "/usr/lib/libx.so.1", 0o755),
+            ] {
+                let found = permissions(mode & !umask, path.as_bytes());
+                assert_eq!(found, expected, "{mode:o} at {path} under {umask:o}");
+            }
         }
     }
 

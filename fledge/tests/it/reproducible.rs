@@ -13,12 +13,16 @@ fn build(umask: &str, spec: &str, environment: &[(&str, &str)]) -> Digest {
         .map(|i| (i ^ (i >> 9)).wrapping_mul(2_654_435_761).to_be_bytes()[0])
         .collect();
     source.write("conf/noise", &noise);
+    // Programs and data, outside the directories whose files are programs whatever their mode.
+    for name in ["conf/deep/tool", "conf/deep/data", "single-tool"] {
+        source.write(name, name.as_bytes());
+    }
     source.write("fledge.toml", spec.as_bytes());
     let target = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_fledge");
     let script = format!(
         "umask {umask}; mkdir a-longer-name; cd a-longer-name; \
-         cp -RP \"$SOURCE\"/. .; chmod u+x app; touch -d '@1234567890' conf/app.conf; exec '{program}' build -q"
+         cp -RP \"$SOURCE\"/. .; chmod +x app conf/deep/tool single-tool; touch -d '@1234567890' conf/app.conf; exec '{program}' build -q"
     );
     let output = Command::new("sh")
         .args(["-c", &script])
@@ -34,8 +38,11 @@ fn build(umask: &str, spec: &str, environment: &[(&str, &str)]) -> Digest {
 #[test]
 fn directory_umask_and_order_do_not_matter() {
     let expected = build("022", SPEC, &[]);
-    for umask in ["027", "077"] {
+    let more = format!("{SPEC}\"single-tool\" = \"/srv/tool\"\n");
+    let with_more = build("022", &more, &[]);
+    for umask in ["002", "027", "077"] {
         assert_eq!(build(umask, SPEC, &[]), expected, "umask {umask}");
+        assert_eq!(build(umask, &more, &[]), with_more, "umask {umask}");
     }
     let (head, mappings) = SPEC.split_once("[mappings]\n").unwrap();
     let reversed: Vec<&str> = mappings.lines().rev().collect();

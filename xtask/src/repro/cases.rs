@@ -1,5 +1,6 @@
 //! What is built twice: every strategy and every format, and what each is built from.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -20,7 +21,25 @@ enum Source {
     Example(Example, &'static str),
     /// A container image with every kind of inode; the text is the build spec behind its image.
     Image(&'static str),
+    /// Programs and data that are mapped inside and outside the directories of programs, one by one and as a directory. They get their
+    /// modes from the umask of the build.
+    Mapped,
 }
+
+/// A file of [`Source::Mapped`] in the project's folder, and its mode before the umask takes its part.
+const MAPPED: [(&str, u32); 6] = [
+    ("program", 0o777),
+    ("data", 0o666),
+    ("tree/bin/program", 0o777),
+    ("tree/bin/data", 0o666),
+    ("tree/srv/program", 0o777),
+    ("tree/srv/data", 0o666),
+];
+
+/// Where they go. None is a plugin, so there is no manifest.
+const MAPPED_SPEC: &str = "version = \"1\"\nstrategy = \"initramfs\"\n\
+    [agent]\nsource_strategy = \"release\"\nversion = \"latest\"\n[mappings]\n\
+    \"program\" = \"/srv/program\"\n\"data\" = \"/usr/bin/data\"\n\"tree\" = \"/opt\"\n";
 
 /// One build that is done twice.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +55,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         example("hello", Example::Hello, ""),
         example("hello as zstd", Example::Hello, "compression = \"zstd\"\n"),
         example(
@@ -48,6 +67,13 @@ impl Case {
             arguments: &["build", "--manifest", "manifest/caddy.json"],
             with_busybox: true,
             ..example("caddy", Example::Caddy, "")
+        },
+        Self {
+            name: "mapped programs and data",
+            source: Source::Mapped,
+            arguments: &["build"],
+            with_busybox: false,
+            by_any_user: true,
         },
         image("an image as erofs", "[filesystem]\ntype = \"erofs\"\n"),
         image("an image as ext4", "[filesystem]\ntype = \"ext4\"\n"),
@@ -71,6 +97,11 @@ impl Case {
         },
     ];
 
+    /// Whether it is about the modes of mapped files.
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self.source, Source::Mapped)
+    }
+
     /// Why it cannot be built here.
     pub(super) fn unavailable(&self, common: &Common) -> Option<String> {
         match self.source {
@@ -81,7 +112,7 @@ impl Case {
             Source::Example(Example::Httpd, _) if process::find("buildah").is_none() => {
                 Some("there is no buildah to build an image with".to_owned())
             }
-            Source::Example(..) | Source::Image(_) => None,
+            Source::Example(..) | Source::Image(_) | Source::Mapped => None,
         }
     }
 }
@@ -128,9 +159,19 @@ impl Common {
         })
     }
 
-    /// Makes the folder that `case` is built in.
-    pub(super) fn lay_out(&self, case: &Case, folder: &Path) -> Result<()> {
+    /// Makes the folder that `case` is built in. What it maps has the modes that `umask` leaves.
+    pub(super) fn lay_out(&self, case: &Case, folder: &Path, umask: u32) -> Result<()> {
         match case.source {
+            Source::Mapped => {
+                for (name, mode) in MAPPED {
+                    let path = folder.join(name);
+                    fs::create_dir_all(path.parent().unwrap_or(folder))?;
+                    fs::write(&path, name)?;
+                    let mode = PermissionsExt::from_mode(mode & !umask);
+                    fs::set_permissions(&path, mode)?;
+                }
+                fs::write(folder.join("fledge.toml"), MAPPED_SPEC)?;
+            }
             Source::Example(example, before) => {
                 match (example, &self.caddy) {
                     (Example::Caddy, Ok(caddy)) => caddy.lay_out(folder)?,
