@@ -1,6 +1,6 @@
 //! Puts an image together: a plan and the files that were fetched for it become a tree. Writes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::build_spec::{Fetch, GuestPath, Member, Output};
 
@@ -58,6 +58,15 @@ pub struct Gathered {
     pub workdir: Option<GuestPath>,
     /// What was downloaded, in the plan's order.
     pub downloads: Vec<Downloaded>,
+}
+
+impl Gathered {
+    /// The files of the host that are read for the image, but for those that are mapped.
+    pub fn host_files(&self) -> impl Iterator<Item = &Path> {
+        let programs = self.agent.iter().chain(&self.busybox);
+        let downloads = self.downloads.iter().map(|downloaded| &downloaded.file);
+        programs.chain(downloads).map(PathBuf::as_path)
+    }
 }
 
 /// A file that was downloaded.
@@ -195,7 +204,7 @@ fn add_files(
 
 fn add_program(
     tree: &mut Tree,
-    host: &std::path::Path,
+    host: &Path,
     guest: &str,
     origin: Origin,
 ) -> Result<(), AssembleError> {
@@ -211,7 +220,7 @@ fn add_program(
 
 /// Without its busybox an image has no shell, which shows only when somebody needs it: better here.
 /// `name` is what the user calls it.
-pub(crate) fn check_busybox(path: &std::path::Path, name: &str) -> Result<(), AssembleError> {
+pub(crate) fn check_busybox(path: &Path, name: &str) -> Result<(), AssembleError> {
     let why = match program(path)? {
         Program::Static { machine } | Program::Dynamic { machine, .. }
             if machine != elf::X86_64 =>
@@ -228,7 +237,7 @@ pub(crate) fn check_busybox(path: &std::path::Path, name: &str) -> Result<(), As
     })
 }
 
-fn program(path: &std::path::Path) -> Result<Program, AssembleError> {
+fn program(path: &Path) -> Result<Program, AssembleError> {
     let program = fs_err::File::open(path).and_then(|mut file| elf::inspect(&mut file));
     Ok(program.map_err(|source| HostError::Read {
         path: path.to_path_buf(),
@@ -237,7 +246,7 @@ fn program(path: &std::path::Path) -> Result<Program, AssembleError> {
 }
 
 /// PID 1 that does not start is a kernel panic in every guest: better here.
-pub(crate) fn check_agent(path: &std::path::Path) -> Result<(), AssembleError> {
+pub(crate) fn check_agent(path: &Path) -> Result<(), AssembleError> {
     let why = match program(path)? {
         Program::Static {
             machine: elf::X86_64,

@@ -23,6 +23,9 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// What buildx says when its driver cannot write archives, which is the default one of docker's own storage.
 const NO_EXPORTER: &str = "not supported for the docker driver";
 
+/// What podman and buildah are asked for. Their other format, of OCI, has no place for a `HEALTHCHECK`, which they then drop.
+const FORMAT: &str = "--format=docker";
+
 /// A Dockerfile that is not built.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerfileError {
@@ -245,7 +248,7 @@ impl Build<'_> {
         let mut arguments = words(&["build"]);
         arguments.push(joined("--iidfile=", &id_file));
         if !is_docker {
-            arguments.extend(words(&["--format=oci"]));
+            arguments.extend(words(&[FORMAT]));
             arguments.push(format!("--timestamp={}", self.request.time_s).into());
         }
         arguments.extend(self.common());
@@ -253,7 +256,7 @@ impl Build<'_> {
         let id = fs_err::read_to_string(&id_file).map_err(failed)?;
         let mut arguments = words(&["save"]);
         if !is_docker {
-            arguments.push("--format=oci-archive".into());
+            arguments.push("--format=docker-archive".into());
         }
         arguments.push(joined("--output=", archive));
         // `sha256:` and hexadecimal digits; never an option.
@@ -271,9 +274,9 @@ impl Build<'_> {
 
     fn buildah(&self, archive: &Path) -> Vec<OsString> {
         // `chroot` is the only isolation that works inside a container and without privileges.
-        let mut arguments = words(&["bud", "--isolation=chroot", "--format=oci"]);
+        let mut arguments = words(&["bud", "--isolation=chroot", FORMAT]);
         arguments.push(format!("--timestamp={}", self.request.time_s).into());
-        arguments.push(joined("--tag=oci-archive:", archive));
+        arguments.push(joined("--tag=docker-archive:", archive));
         arguments.extend(self.common());
         arguments
     }

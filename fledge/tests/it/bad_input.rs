@@ -298,13 +298,29 @@ fn a_failed_write_leaves_the_old_artifact() {
 #[test]
 fn what_is_no_file_or_is_read_is_not_replaced() {
     let workspace = Workspace::new();
-    let spec = fs_err::read(workspace.path("fledge.toml")).unwrap();
+    workspace.write("manifest.toml", TEMPLATE.as_bytes());
+    // The manifest goes beside the artifact, over this file.
+    fs_err::copy(workspace.path("app"), workspace.path("x.manifest.json")).unwrap();
+    let mut spec = SPEC.to_owned();
+    spec.push_str("\"x.manifest.json\" = \"/etc/x\"\n");
+    workspace.write("fledge.toml", spec.as_bytes());
+    let read = ["fledge.toml", "manifest.toml", "x.manifest.json"];
+    let before = read.map(|name| workspace.digest(name));
     std::os::unix::fs::symlink("nowhere", workspace.path("link")).unwrap();
+    std::os::unix::fs::symlink("conf", workspace.path("way-in")).unwrap();
     for (output, expected) in [
         ("link", "`link` is neither a file nor free"),
         ("/dev/full", "`/dev/full` is neither a file nor free"),
         ("fledge.toml", "`fledge.toml` is read by this build"),
         ("./kestrel", "`./kestrel` is read by this build"),
+        ("manifest.toml", "`manifest.toml` is read by this build"),
+        ("x", "`x.manifest.json` is read by this build"),
+        (
+            "conf/app.conf",
+            "would lie in `conf`, which this build takes",
+        ),
+        ("conf/new.gz", "`conf/new.gz` would lie in `conf`"),
+        ("way-in/new.gz", "`way-in/new.gz` would lie in `conf`"),
     ] {
         let said = workspace
             .fledge(&["build", "--agent", "kestrel", "--output", output])
@@ -314,6 +330,40 @@ fn what_is_no_file_or_is_read_is_not_replaced() {
         assert_eq!(said.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(expected), "{stderr}");
     }
-    assert_eq!(fs_err::read(workspace.path("fledge.toml")).unwrap(), spec);
+    assert_eq!(read.map(|name| workspace.digest(name)), before);
     assert!(workspace.path("link").is_symlink());
+    let inside = fs_err::read_dir(workspace.path("conf")).unwrap();
+    assert_eq!(inside.count(), 2);
+}
+
+#[test]
+fn the_context_of_a_dockerfile_is_not_written_over() {
+    let workspace = Workspace::new();
+    workspace.write("context/Dockerfile", b"FROM scratch\nCOPY page /page\n");
+    workspace.write("context/page", b"a page");
+    workspace.write("context/site.manifest.json", b"a file of the context");
+    for output in ["context/page", "context/site"] {
+        workspace.refused(
+            &["context/Dockerfile", "--output", output],
+            1,
+            "and no artifact of an earlier build: it is not replaced",
+        );
+    }
+    assert_eq!(
+        fs_err::read(workspace.path("context/page")).unwrap(),
+        b"a page"
+    );
+    // One of ours may be replaced: this fails later, for want of a builder.
+    workspace.write("context/page.provenance.json", b"{}");
+    workspace.refused(
+        &[
+            "context/Dockerfile",
+            "--agent",
+            "kestrel",
+            "--output",
+            "context/page",
+        ],
+        3,
+        "needs docker, podman or buildah",
+    );
 }

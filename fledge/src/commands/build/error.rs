@@ -99,6 +99,20 @@ pub enum BuildError {
         /// The path.
         path: PathBuf,
     },
+    /// The artifact would lie among what it is built from.
+    #[error("`{}` would lie in `{}`, which this build takes whole: the next image would hold this one", path.display(), directory.display())]
+    OutputInInput {
+        /// The path.
+        path: PathBuf,
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The artifact would replace a file that a Dockerfile may copy.
+    #[error("`{}` is there, in the context of the Dockerfile, and no artifact of an earlier build: it is not replaced", path.display())]
+    OutputInContext {
+        /// The path.
+        path: PathBuf,
+    },
     /// Flags contradict the spec.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -215,6 +229,8 @@ impl BuildError {
             | Self::OutputIsDirectory { .. }
             | Self::OutputIsNoFile { .. }
             | Self::OutputIsInput { .. }
+            | Self::OutputInInput { .. }
+            | Self::OutputInContext { .. }
             | Self::Confinement(_)
             | Self::Plan(_)
             | Self::Assemble(_)
@@ -247,6 +263,12 @@ impl BuildError {
             }
             Self::ImageManifest { .. } => {
                 vec!["what `manifest.toml` says comes before what the image says".to_owned()]
+            }
+            Self::OutputInInput { .. } => {
+                vec!["--output FILE writes it somewhere else".to_owned()]
+            }
+            Self::OutputInContext { .. } => {
+                vec!["remove the file, or write somewhere else with --output FILE".to_owned()]
             }
             _ => Vec::new(),
         }

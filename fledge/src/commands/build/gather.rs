@@ -191,13 +191,17 @@ async fn image(
         PlannedBase::Image { .. } => identity.reference,
         PlannedBase::Dockerfile { .. } => name.clone(),
     };
-    let digest = identity.manifest.unwrap_or(identity.config);
-    gathered.inputs.push(Input {
+    let digest = match base {
+        PlannedBase::Image { .. } => Some(identity.manifest.unwrap_or(identity.config)),
+        // Builders put a random host name into the config, so its digest would be another one each time.
+        PlannedBase::Dockerfile { .. } => identity.manifest,
+    };
+    gathered.inputs.extend(digest.map(|digest| Input {
         role: Role::ImageManifest,
         name: name_of_image,
         url: None,
         digest,
-    });
+    }));
     gathered
         .inputs
         .extend(identity.layers.into_iter().map(|digest| Input {

@@ -78,6 +78,22 @@ impl Input {
         })
     }
 
+    /// The files that it was read from, a template that nobody named among them.
+    pub(super) fn read_from<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> impl Iterator<Item = &'a Path> {
+        let spec = match &settings.what {
+            What::Spec(path) => path.as_path(),
+            What::Dockerfile(dockerfile) => Path::new(&dockerfile.path),
+        };
+        let template = self
+            .template
+            .as_ref()
+            .map(|template| template.path.as_path());
+        [spec].into_iter().chain(template)
+    }
+
     /// The error that says that what `place` leads to in the build spec is wrong.
     pub(super) fn refuse(&self, place: &str, mark: Mark, sentence: String) -> BuildError {
         let (path, text) = match &self.written {

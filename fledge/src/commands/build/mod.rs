@@ -7,9 +7,10 @@ mod gather;
 mod inputs;
 mod mapped;
 mod output;
+mod places;
 mod sidecars;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::build_spec::Mark;
 use common::error_chain::Chain;
@@ -29,6 +30,7 @@ pub use budget::Limits;
 pub use error::BuildError;
 use inputs::Input;
 use output::Artifact;
+use places::Places;
 
 /// Programs that would not start are named up to this many: images of whole distributions can have hundreds.
 const MAX_LOADER_WARNINGS: usize = 5;
@@ -62,10 +64,12 @@ pub async fn run(
         template.compose(&path, None, &plan.output)?;
     }
     let manifest_path = manifest_out::path_beside(&path);
-    check_places(&path, &manifest_path, &plan, settings)?;
-
+    let places = Places::check(&path, &plan)?;
+    places.spare(input.read_from(settings))?;
     let mapped = mapped::files(&plan, &input)?;
+    places.spare(mapped.iter().map(PathBuf::as_path))?;
     let gathered = gather::gather(&plan, &mapped, settings, ui, &interrupted).await?;
+    places.spare(gathered.files.host_files())?;
     let image = plan.base.as_ref().map(PlannedBase::name);
     let template = input.over(gathered.defaults.as_ref(), image);
     let manifest = template
@@ -140,28 +144,6 @@ fn publish(
         ui.result(&format!("{}: {}", path.display(), sidecars::what(&path)));
     }
     sidecars::remove(stale, ui)
-}
-
-/// Checks that the artifact and what goes beside it can lie where they should, and replace nothing that is read.
-fn check_places(
-    artifact: &Path,
-    manifest: &Path,
-    plan: &plan::Plan,
-    settings: &Settings,
-) -> Result<(), BuildError> {
-    let mut places = vec![artifact.to_path_buf(), manifest.to_path_buf()];
-    places.extend(sidecars::paths(artifact));
-    for place in &places {
-        output::check(place)?;
-    }
-    let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
-    let spec = match &settings.what {
-        What::Spec(path) => path.as_path(),
-        What::Dockerfile(dockerfile) => Path::new(&dockerfile.path),
-    };
-    let files = plan.host_files();
-    let inputs = files.iter().map(PathBuf::as_path).chain([spec]);
-    output::spare(&places, inputs.chain(settings.manifest.as_deref()))
 }
 
 /// What is to be done, all of it within what the build may use.

@@ -1,8 +1,7 @@
-//! Packs the image into a file that is not in its place yet, and says where files can lie. Replaces nothing before all is done.
+//! Packs the image into a file that is not in its place yet. Replaces nothing before all is done.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use common::build_spec::{Filesystem, FilesystemKind, Output};
@@ -10,7 +9,7 @@ use common::digest::Digest;
 use tokio::sync::watch;
 
 use super::{BuildError, Settings};
-use crate::commands::staged::{PUBLIC_MODE, Staged, directory_of};
+use crate::commands::staged::{PUBLIC_MODE, Staged};
 use crate::image::hashed::Hashed;
 use crate::image::{WriteError, compression, erofs, ext4, initramfs, squashfs};
 use crate::plan::Plan;
@@ -26,52 +25,6 @@ pub(super) struct Artifact {
     pub(super) file: Staged,
     pub(super) digest: Digest,
     pub(super) size_bytes: u64,
-}
-
-/// Checks before the work that a file can lie where it should.
-pub(super) fn check(path: &Path) -> Result<(), BuildError> {
-    let directory = directory_of(path);
-    if !directory.is_dir() {
-        return Err(BuildError::NoOutputDirectory {
-            path: directory.to_path_buf(),
-        });
-    }
-    if path.is_dir() || path.file_name().is_none() {
-        return Err(BuildError::OutputIsDirectory {
-            path: path.to_path_buf(),
-        });
-    }
-    // A device or a link would be replaced by a file, which nobody means.
-    match fs_err::symlink_metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err(BuildError::OutputIsNoFile {
-            path: path.to_path_buf(),
-        }),
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-/// Refuses to write over what is read: `inputs` are files of the host.
-pub(super) fn spare<'a>(
-    outputs: &[&Path],
-    inputs: impl Iterator<Item = &'a Path>,
-) -> Result<(), BuildError> {
-    let identity = |path: &Path| {
-        let metadata = fs_err::metadata(path).ok()?;
-        Some((metadata.dev(), metadata.ino()))
-    };
-    for input in inputs {
-        let Some(found) = identity(input) else {
-            continue;
-        };
-        for output in outputs {
-            if identity(output) == Some(found) {
-                return Err(BuildError::OutputIsInput {
-                    path: output.to_path_buf(),
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Packs `tree` into a file beside `path`.

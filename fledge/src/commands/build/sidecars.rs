@@ -33,6 +33,11 @@ pub(super) fn paths(artifact: &Path) -> impl Iterator<Item = PathBuf> {
         .chain([signature::path_beside(artifact)])
 }
 
+/// Whether what lies at `artifact` is an artifact of ours: then its provenance is beside it.
+pub(super) fn is_ours(artifact: &Path) -> bool {
+    beside(artifact, provenance::SUFFIX).is_file()
+}
+
 /// What lies beside the place of `artifact` and would be wrong about it: all that is neither in `written` nor of the same bytes.
 ///
 /// # Errors

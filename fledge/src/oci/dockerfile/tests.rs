@@ -110,9 +110,9 @@ async fn each_builder_is_asked_in_its_own_words() {
             r#"for a in "$@"; do case "$a" in --iidfile=*) echo 12 > "${a#--iidfile=}" ;; esac; done"#,
             &[
                 format!(
-                    "podman build --iidfile=HERE/cache/ROOM/image.id --format=oci --timestamp=1700000000 {common}"
+                    "podman build --iidfile=HERE/cache/ROOM/image.id --format=docker --timestamp=1700000000 {common}"
                 ),
-                "podman save --format=oci-archive --output=HERE/cache/ROOM/image.tar 12 1700000000"
+                "podman save --format=docker-archive --output=HERE/cache/ROOM/image.tar 12 1700000000"
                     .to_owned(),
             ],
         ),
@@ -120,7 +120,7 @@ async fn each_builder_is_asked_in_its_own_words() {
             "buildah",
             "exit 0",
             &[format!(
-                "buildah bud --isolation=chroot --format=oci --timestamp=1700000000 --tag=oci-archive:HERE/cache/ROOM/image.tar {common}"
+                "buildah bud --isolation=chroot --format=docker --timestamp=1700000000 --tag=docker-archive:HERE/cache/ROOM/image.tar {common}"
             )],
         ),
     ];
@@ -205,7 +205,7 @@ async fn buildah_builds_from_scratch() {
         return;
     };
     let mut setup = Setup::new(
-        "FROM scratch AS first\nARG A\nCOPY data /srv/data\nFROM scratch AS last\nCOPY --from=first /srv /srv\nENV A=b\nCMD [\"/run\"]\nFROM scratch\n",
+        "FROM scratch AS first\nARG A\nCOPY data /srv/data\nFROM scratch AS last\nCOPY --from=first /srv /srv\nENV A=b\nCMD [\"/run\"]\nHEALTHCHECK --interval=7s CMD [\"/run\", \"-h\"]\nFROM scratch\n",
     );
     setup.request.build_args = [("A".to_owned(), "x".to_owned())].into();
     fs_err::write(setup.directory.path().join("data"), "hello").unwrap();
@@ -224,6 +224,9 @@ async fn buildah_builds_from_scratch() {
         assert_eq!(seen(&image.tree), ["srv a directory", "srv/data = hello"]);
         assert_eq!(image.config.defaults().entrypoint, ["/run"]);
         assert_eq!(image.config.env.last().unwrap(), "A=b");
+        let health = image.config.healthcheck.unwrap();
+        assert_eq!(health.test, ["CMD", "/run", "-h"]);
+        assert_eq!(health.interval_ns, 7_000_000_000);
         manifests.push(image.identity.layers);
     }
     assert_eq!(manifests[0], manifests[1]);
