@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use common::build_spec::{Fetch, GuestPath, Member, Output};
+use common::build_spec::{Fetch, GuestPath, MOUNT_POINTS, Member, Output};
 
 use crate::fetch::member::{self, MemberError};
 use crate::image::elf::{self, Program};
@@ -109,6 +109,16 @@ pub enum AssembleError {
         /// A clause.
         why: String,
     },
+    /// The agent could mount nothing where it must.
+    #[error(
+        "`{path}` is {what} in the image, and no VM of it would boot: it must be a directory, over which the agent mounts"
+    )]
+    MountPoint {
+        /// The path.
+        path: &'static str,
+        /// What is there.
+        what: &'static str,
+    },
     /// Nothing would be PID 1.
     #[error("The image has no `/init`: with `init.none`, map a program to `/init`")]
     NoInit,
@@ -168,10 +178,26 @@ pub fn assemble(plan: &Plan, gathered: Gathered) -> Result<Tree, AssembleError> 
         tree.insert(&workdir, node, Origin::Base)?;
     }
     add_files(&mut tree, &plan.mappings, &gathered.downloads)?;
+    if matches!(plan.init, PlannedInit::Agent(_)) {
+        check_mount_points(&tree)?;
+    }
     if is_initramfs && tree.resolve(INIT_PATH.as_bytes()).is_none() {
         return Err(AssembleError::NoInit);
     }
     Ok(tree)
+}
+
+/// A guest that cannot mount its file systems stops before its workload starts: better here. A link to a directory will do.
+fn check_mount_points(tree: &Tree) -> Result<(), AssembleError> {
+    for path in MOUNT_POINTS {
+        let what = match tree.resolve(path.trim_start_matches('/').as_bytes()) {
+            Some((_, node)) if node.is_directory() => continue,
+            Some((_, node)) => node.what(),
+            None => "a symbolic link that leads nowhere",
+        };
+        return Err(AssembleError::MountPoint { path, what });
+    }
+    Ok(())
 }
 
 /// Directories first, so that what they bring does not depend on where the files are listed; each kind in the plan's order.
@@ -367,6 +393,43 @@ mod tests {
             let tree = files.with_agent(&mappings).unwrap();
             assert_eq!(files.source_of(&tree, "/app/a"), "other");
             assert_eq!(files.source_of(&tree, "/app/b"), "dir/b");
+        }
+    }
+
+    #[test]
+    fn an_image_that_cannot_boot_is_refused() {
+        let files = Files::new();
+        let agent = || {
+            PlannedInit::Agent(FileSource::Host {
+                path: files.path("kestrel"),
+                checksum: None,
+            })
+        };
+        let file = || Node::file(0o644, Content::Bytes(Vec::new()));
+        for (path, node, expected) in [
+            ("proc", file(), Some("`/proc` is a file in the image")),
+            (
+                "tmp",
+                Node::symlink("/nowhere"),
+                Some("`/tmp` is a symbolic link that leads nowhere in"),
+            ),
+            ("tmp", Node::symlink("var/log"), None),
+        ] {
+            let mut image = Tree::default();
+            image.replace(path.as_bytes(), node).unwrap();
+            let gathered = Gathered {
+                image: Some(image),
+                ..Gathered::default()
+            };
+            let mut plan = files.plan(agent(), &[]);
+            plan.output = Output::Rootfs(Filesystem::default());
+            let refused = assemble(&plan, gathered)
+                .err()
+                .map(|error| error.to_string());
+            match expected {
+                Some(expected) => assert!(refused.unwrap().contains(expected)),
+                None => assert_eq!(refused, None),
+            }
         }
     }
 

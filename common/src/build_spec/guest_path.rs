@@ -10,6 +10,9 @@ pub const MAX_GUEST_PATH_BYTES: usize = 4095;
 /// The longest name between two `/`, in bytes: Linux's `NAME_MAX`.
 const MAX_COMPONENT_BYTES: usize = 255;
 
+/// Where the agent mounts file systems of the kernel and of RAM at every boot: what an image has there, nobody sees.
+pub const MOUNT_POINTS: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
+
 /// A text that is not a path in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{shown}` is not a path in the guest: {why}")]
@@ -27,6 +30,14 @@ impl GuestPath {
     /// The path as text; `/` alone is the root.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The one of [`MOUNT_POINTS`] at or above the path.
+    pub fn mount_point(&self) -> Option<&'static str> {
+        MOUNT_POINTS.into_iter().find(|point| {
+            let below = self.0.strip_prefix(point);
+            below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
     }
 
     /// The path without its first `/`, as an archive holds it; empty for the root.

@@ -21,7 +21,7 @@ use document::{Document, Findings};
 
 pub use document::{Finding, Mark, Place, Problem, Problems, pointer};
 pub use fetch::{Download, Fetch, InvalidMember, Member};
-pub use guest_path::{GuestPath, InvalidGuestPath, MAX_GUEST_PATH_BYTES};
+pub use guest_path::{GuestPath, InvalidGuestPath, MAX_GUEST_PATH_BYTES, MOUNT_POINTS};
 pub use output::{
     Compression, DEFAULT_SQUASHFS_LEVEL, Filesystem, FilesystemKind, MAX_COMPRESSION_LEVEL,
     MAX_SIZE_BUFFER_MB, Output,

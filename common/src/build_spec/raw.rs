@@ -155,11 +155,11 @@ pub(super) struct Filesystem {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FilesystemType {
-    /// Read-only and compressed.
+    /// Read-only and not compressed, so that all VMs of a host can share one copy in memory.
     Erofs,
     /// What Linux writes to elsewhere.
     Ext4,
-    /// Read-only and compressed.
+    /// Read-only and compressed: smaller, and unpacked whenever it is read.
     Squashfs,
     /// Known from the Go system, and refused.
     Xfs,

@@ -7,7 +7,7 @@ use super::document::{Findings, pointer};
 use super::raw::{self, AgentStrategy, Raw, Strategy};
 use super::{
     AgentSource, Base, BuildSpec, Compression, DEFAULT_BUSYBOX_SHA256, DEFAULT_BUSYBOX_URL,
-    Dockerfile, Download, Filesystem, Init, Output, ReleaseVersion, shown,
+    Dockerfile, Download, Filesystem, GuestPath, Init, Output, ReleaseVersion, shown,
 };
 use crate::digest::Digest;
 
@@ -33,6 +33,9 @@ pub(super) fn spec(raw: Raw, found: &mut Findings) -> BuildSpec {
         }
     }
     let init = init(&raw, found);
+    if !matches!(init, Some(Init::Custom(_) | Init::None)) {
+        find_hidden(&raw, found);
+    }
     let base = base(&raw, found);
     let busybox = busybox(&raw, found);
     let output = output(&raw, found);
@@ -55,6 +58,26 @@ pub(super) fn spec(raw: Raw, found: &mut Findings) -> BuildSpec {
         mappings: raw.mappings,
         fetches,
         output: output.unwrap_or_else(|| Output::Rootfs(Filesystem::default())),
+    }
+}
+
+/// Finds what would go where the agent mounts something over it.
+fn find_hidden(raw: &Raw, found: &mut Findings) {
+    let sentence = |path: &GuestPath| {
+        let point = path.mount_point()?;
+        Some(format!(
+            "`{path}` would not be seen in the guest: something else is mounted at `{point}` at every boot"
+        ))
+    };
+    for (source, path) in &raw.mappings {
+        if let Some(sentence) = sentence(path) {
+            found.value(&pointer(&["mappings", source]), sentence);
+        }
+    }
+    for (index, fetch) in raw.fetch.iter().enumerate() {
+        if let Some(sentence) = fetch.path.as_ref().and_then(sentence) {
+            found.value(&format!("/fetch/{index}/path"), sentence);
+        }
     }
 }
 

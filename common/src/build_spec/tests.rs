@@ -114,6 +114,11 @@ fn what_is_wrong_is_said_in_a_sentence() {
     let table = [
         ("[init]\nnone = true\npath = \"x\"", "exclude each other"),
         (
+            "[mappings]\n\"a\" = \"/proc/a\"",
+            "`/proc/a` would not be seen in the guest: something else is mounted at `/proc`",
+        ),
+        ("[mappings]\n\"a\" = \"/tmp\"", "would not be seen"),
+        (
             "[init]\nnone = true\n[agent]\nsource_strategy = \"release\"\nversion = \"latest\"",
             "has no meaning with an init",
         ),

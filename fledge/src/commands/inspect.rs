@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use common::exit_code::ExitCode;
 use common::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use serde::Serialize;
 
 use super::Failure;
 use super::small_file::{self, FileError};
 use crate::budget::Cost;
 use crate::inspect::report::{self, Report, Sized};
-use crate::inspect::{self, Format, InspectError, Packing};
+use crate::inspect::{self, Artifact, Format, InspectError, Packing, listing};
 use crate::manifest_out;
 use crate::ui::Ui;
 use crate::workload::WorkloadError;
@@ -22,6 +23,8 @@ Examples:
       sizes, the largest files and directories, what would start, what it costs to boot
   fledge inspect plugin.cpio.gz --json
       the same for programs
+  fledge inspect plugin.cpio.gz --tree
+      every file, directory, link and device with its mode, owner and size
 
 Costs are estimates from sizes: the boot media of a VM is volantd's choice, not the artifact's.";
 
@@ -35,6 +38,9 @@ pub struct InspectArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// List every entry instead: kind, mode, owner, size in bytes, path, and where links point
+    #[arg(long)]
+    tree: bool,
 }
 
 /// An artifact that cannot be shown.
@@ -91,16 +97,36 @@ pub(super) fn exit_code(error: &InspectError) -> ExitCode {
 /// Where it, or the manifest beside it, cannot be read.
 pub fn run(args: &InspectArgs, ui: &Ui) -> Result<(), InspectCommandError> {
     let artifact = inspect::read(&args.artifact)?;
+    if args.tree {
+        return list_tree(&artifact, args.json, ui);
+    }
     let manifest = manifest_beside(&args.artifact)?;
     let report = report::compose(&artifact, manifest.as_ref())?;
     if args.json {
-        let json = serde_json::to_string_pretty(&report).map_err(InspectCommandError::Json)?;
-        ui.result(&json);
+        print_json(&report, ui)?;
     } else {
         for line in lines(&args.artifact, &report) {
             ui.result(&line);
         }
     }
+    Ok(())
+}
+
+/// Prints what is in the artifact, entry by entry.
+fn list_tree(artifact: &Artifact, json: bool, ui: &Ui) -> Result<(), InspectCommandError> {
+    let entries = listing::compose(&artifact.tree);
+    if json {
+        return print_json(&entries, ui);
+    }
+    for entry in entries {
+        ui.result(&entry.line());
+    }
+    Ok(())
+}
+
+fn print_json(value: &impl Serialize, ui: &Ui) -> Result<(), InspectCommandError> {
+    let json = serde_json::to_string_pretty(value).map_err(InspectCommandError::Json)?;
+    ui.result(&json);
     Ok(())
 }
 
@@ -170,6 +196,7 @@ fn kind(report: &Report) -> String {
         Packing::None => format.to_owned(),
         Packing::Gzip => format!("{format}, gzip"),
         Packing::Zstd => format!("{format}, zstd"),
+        Packing::Xz => format!("{format}, xz"),
     }
 }
 

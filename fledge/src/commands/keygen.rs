@@ -8,7 +8,7 @@ use common::exit_code::ExitCode;
 
 use super::Failure;
 use super::password::{PasswordArgs, PasswordError, PasswordSource};
-use super::staged::{PUBLIC_MODE, Staged, is_full};
+use super::staged::{PUBLIC_MODE, Staged, directory_of, is_full};
 use crate::signature::secret::{self, SecretError};
 use crate::ui::Ui;
 
@@ -55,6 +55,12 @@ pub enum KeygenError {
     /// The keys cannot be made.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Its directory does not exist.
+    #[error("The directory `{}` for the keys does not exist", path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A key cannot be written.
     #[error("Cannot write `{}`", path.display())]
     Write {
@@ -70,6 +76,7 @@ impl Failure for KeygenError {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Exists { .. } => ExitCode::Conflict,
+            Self::NoDirectory { .. } => ExitCode::NotFound,
             Self::Password(error) => error.exit_code(),
             Self::Write { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 ExitCode::NotFound
@@ -96,6 +103,12 @@ pub fn run(args: KeygenArgs, ui: &Ui) -> Result<(), KeygenError> {
     let secret_path = with_suffix(&args.output, ".key");
     let public_path = with_suffix(&args.output, ".pub");
     // Before the user types a password twice; publishing checks again.
+    let directory = directory_of(&secret_path);
+    if !directory.is_dir() {
+        return Err(KeygenError::NoDirectory {
+            path: directory.to_path_buf(),
+        });
+    }
     for path in [&secret_path, &public_path] {
         if path.symlink_metadata().is_ok() {
             return Err(KeygenError::Exists { path: path.clone() });

@@ -11,7 +11,7 @@ use super::erofs::read_erofs;
 use super::ext4::read_ext4;
 use super::squashfs::read_squashfs;
 use super::{ImageError, Spool};
-use crate::image::cpio::Limits;
+use crate::image::cpio::{Limits, ReadError};
 use crate::image::hashed::Hashed;
 use crate::image::zstd;
 use crate::tree::Tree;
@@ -31,6 +31,9 @@ const EXT4_MAGIC: [u8; 2] = 0xef53_u16.to_le_bytes();
 
 /// The first four bytes of a squashfs image (`SQUASHFS_MAGIC`).
 const SQUASHFS_MAGIC: &[u8] = b"hsqs";
+
+/// Where its superblock says how it is compressed: a little-endian number of two bytes, of which the second is 0.
+const SQUASHFS_COMPRESSION_AT: usize = 20;
 
 /// The first bytes of a gzip member (RFC 1952) and a zstd frame (RFC 8878).
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
@@ -53,7 +56,7 @@ pub enum Format {
     Squashfs,
 }
 
-/// What an initramfs is compressed with as a whole.
+/// What an initramfs is compressed with as a whole, and a squashfs image in its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Packing {
@@ -63,6 +66,8 @@ pub enum Packing {
     Gzip,
     /// zstd.
     Zstd,
+    /// xz.
+    Xz,
 }
 
 /// An artifact that was read.
@@ -70,7 +75,7 @@ pub enum Packing {
 pub struct Artifact {
     /// What it is.
     pub format: Format,
-    /// How it is compressed, where that is not the format's own business.
+    /// How it is compressed.
     pub packing: Packing,
     /// The file's size.
     pub size_bytes: u64,
@@ -202,13 +207,24 @@ fn recognise(head: &[u8]) -> Option<(Format, Packing)> {
     } else if head.starts_with(ZSTD_MAGIC) {
         Some((Format::Initramfs, Packing::Zstd))
     } else if head.starts_with(SQUASHFS_MAGIC) {
-        Some((Format::Squashfs, Packing::None))
+        Some((Format::Squashfs, squashfs_packing(head)))
     } else if at(SUPERBLOCK_AT).starts_with(&EROFS_MAGIC) {
         Some((Format::Erofs, Packing::None))
     } else if at(EXT4_MAGIC_AT).starts_with(&EXT4_MAGIC) {
         Some((Format::Ext4, Packing::None))
     } else {
         None
+    }
+}
+
+/// What the superblock says (`struct squashfs_super_block` and `ZLIB_COMPRESSION` and so on of Linux, `fs/squashfs/squashfs_fs.h`).
+/// What we cannot unpack is refused later.
+fn squashfs_packing(head: &[u8]) -> Packing {
+    match head.get(SQUASHFS_COMPRESSION_AT) {
+        Some(1) => Packing::Gzip,
+        Some(4) => Packing::Xz,
+        Some(6) => Packing::Zstd,
+        _ => Packing::None,
     }
 }
 
@@ -223,8 +239,10 @@ fn initramfs(file: fs_err::File, packing: Packing) -> Result<Tree, CpioError> {
             let plain = BufReader::new(flate2::bufread::MultiGzDecoder::new(file));
             read_cpio(plain, &limits, &mut spool)
         }
+        // Nothing recognises it here.
+        Packing::Xz => Err(ReadError::Input(io::ErrorKind::Unsupported.into()).into()),
         Packing::Zstd => {
-            let plain = zstd::reader(file).map_err(crate::image::cpio::ReadError::Input)?;
+            let plain = zstd::reader(file).map_err(ReadError::Input)?;
             read_cpio(BufReader::new(plain), &limits, &mut spool)
         }
     }

@@ -10,6 +10,8 @@ pub mod erofs;
 #[cfg(feature = "cli")]
 pub mod ext4;
 #[cfg(feature = "cli")]
+pub mod listing;
+#[cfg(feature = "cli")]
 mod pieces;
 #[cfg(feature = "cli")]
 pub mod report;

@@ -53,6 +53,18 @@ fn an_artifact_is_looked_into() {
     assert_eq!(report["entries"]["files"], 3);
     assert_eq!(report["budget"][4]["media"], "mapped");
     assert_eq!(report["workload"]["problem"], Value::Null);
+
+    let said = run(&workspace, &["inspect", "plugin.cpio.gz", "--tree"], 0);
+    for expected in [
+        "0644 0:0                  12  /etc/app/app.conf",
+        "/etc/app/current -> app.conf",
+    ] {
+        assert!(said.contains(expected), "no {expected:?} in:\n{said}");
+    }
+    let words = ["inspect", "plugin.cpio.gz", "--tree", "--json"];
+    let entries: Value = serde_json::from_str(&run(&workspace, &words, 0)).unwrap();
+    let count = u64::try_from(entries.as_array().unwrap().len()).unwrap();
+    assert_eq!(report["entries"]["all"], count);
 }
 
 #[test]
@@ -204,10 +216,13 @@ fn write_images(workspace: &Workspace) {
 fn images_of_file_systems_are_looked_into() {
     let workspace = built();
     write_images(&workspace);
-    for (name, format) in [("plugin.ext4", "ext4"), ("plugin.squashfs", "squashfs")] {
+    for (name, format, packing) in [
+        ("plugin.ext4", "ext4", ""),
+        ("plugin.squashfs", "squashfs", ", zstd"),
+    ] {
         let said = run(&workspace, &["inspect", name], 0);
         for expected in [
-            format!("{name}: {format} image").as_str(),
+            format!("{name}: {format} image{packing}\n").as_str(),
             "/init       /bin/kestrel",
             "agent       /bin/kestrel",
             "entrypoint  /usr/bin/app serve",

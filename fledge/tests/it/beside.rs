@@ -57,7 +57,11 @@ fn a_build_that_fails_removes_nothing() {
     build(&workspace, &[]);
     workspace.write(SIGNATURE, b"a signature");
     workspace.write("conf/app.conf", b"port = 8001\n");
-    workspace.refused(&["--budget-mb", "0"], 1, "The artifact costs");
+    workspace.refused(
+        &["--budget-mb", "0"],
+        1,
+        "The artifact `plugin.cpio.gz` costs",
+    );
     assert!(workspace.path(SIGNATURE).exists());
     // What is no file is not a signature of ours.
     fs_err::remove_file(workspace.path(SIGNATURE)).unwrap();

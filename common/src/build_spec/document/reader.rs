@@ -143,13 +143,27 @@ impl serde::de::Error for Fault {
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
         match unexpected {
-            Unexpected::Signed(number) => {
-                Self::custom(format!("{number} is too small or too large here"))
+            Unexpected::Signed(number) => Self::custom(out_of_range(&number.to_string(), expected)),
+            Unexpected::Unsigned(number) => {
+                Self::custom(out_of_range(&number.to_string(), expected))
             }
-            Unexpected::Unsigned(number) => Self::custom(format!("{number} is too large here")),
             other => Self::invalid_type(other, expected),
         }
     }
+}
+
+/// The sentence about a number that the type called `expected` does not have.
+fn out_of_range(number: &str, expected: &dyn Expected) -> String {
+    let range = match expected.to_string().as_str() {
+        "u8" => (0, u64::from(u8::MAX)),
+        "u16" => (0, u64::from(u16::MAX)),
+        "u32" => (0, u64::from(u32::MAX)),
+        // TOML has no larger numbers.
+        "u64" | "usize" => (0, i64::MAX.unsigned_abs()),
+        other => return format!("{number} is not {other}"),
+    };
+    let (least, most) = range;
+    format!("{number} is too small or too large here: it can be {least} to {most}")
 }
 
 /// A value on its way into a type.

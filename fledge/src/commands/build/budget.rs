@@ -1,5 +1,7 @@
 //! Says what an artifact costs each VM, and stops a build that costs too much.
 
+use std::path::Path;
+
 use common::build_spec::Output;
 
 use super::BuildError;
@@ -20,6 +22,7 @@ pub struct Limits {
 /// # Errors
 /// Where the one that Volant boots costs more than `limits` allow.
 pub(super) fn judge(
+    path: &Path,
     tree: &Tree,
     output: &Output,
     limits: &Limits,
@@ -31,8 +34,8 @@ pub(super) fn judge(
     };
     let costs = budget::estimate(&Sizes::of(tree));
     for cost in costs.iter().filter(|cost| cost.media == booted) {
-        exceeds("time", "ms", cost.unpack_ms, limits.unpack_ms)?;
-        exceeds("memory", "MiB", cost.boot_ram_mb, limits.memory_mib)?;
+        exceeds(path, ("time", "ms"), cost.unpack_ms, limits.unpack_ms)?;
+        exceeds(path, ("memory", "MiB"), cost.boot_ram_mb, limits.memory_mib)?;
     }
     let lines = costs.iter().map(|cost| {
         let mark = if cost.media == booted {
@@ -59,13 +62,14 @@ fn line(cost: &Cost) -> String {
 }
 
 fn exceeds(
-    what: &'static str,
-    unit: &'static str,
+    path: &Path,
+    (what, unit): (&'static str, &'static str),
     found: u64,
     limit: Option<u64>,
 ) -> Result<(), BuildError> {
     match limit {
         Some(limit) if found > limit => Err(BuildError::Budget {
+            path: path.to_path_buf(),
             what,
             unit,
             found,
@@ -89,7 +93,7 @@ mod tests {
                 "root file system on a disk: ",
             ),
         ] {
-            let lines = judge(&Tree::default(), &output, &limits).unwrap();
+            let lines = judge(Path::new("x"), &Tree::default(), &output, &limits).unwrap();
             assert_eq!(lines.len(), 5);
             let mut marked = lines.iter().filter(|line| line.ends_with("boots it so"));
             assert!(marked.next().unwrap().contains(booted), "{lines:?}");
@@ -99,12 +103,14 @@ mod tests {
 
     #[test]
     fn a_budget_is_kept_up_to_its_limit() {
-        assert!(exceeds("time", "ms", 5, None).is_ok());
-        assert!(exceeds("time", "ms", 5, Some(5)).is_ok());
-        let error = exceeds("time", "ms", 6, Some(5)).unwrap_err().to_string();
+        assert!(exceeds(Path::new("x"), ("time", "ms"), 5, None).is_ok());
+        assert!(exceeds(Path::new("x"), ("time", "ms"), 5, Some(5)).is_ok());
+        let error = exceeds(Path::new("x"), ("time", "ms"), 6, Some(5))
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
-            "The artifact costs 6 ms of time in each VM, and the budget is 5 ms"
+            "The artifact `x` costs 6 ms of time while a VM boots, and the budget is 5 ms"
         );
     }
 }

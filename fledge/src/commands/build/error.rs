@@ -165,9 +165,11 @@ pub enum BuildError {
     Document(#[from] serde_json::Error),
     /// The artifact costs more than it may.
     #[error(
-        "The artifact costs {found} {unit} of {what} in each VM, and the budget is {limit} {unit}"
+        "The artifact `{}` costs {found} {unit} of {what} while a VM boots, and the budget is {limit} {unit}", path.display()
     )]
     Budget {
+        /// The artifact's path.
+        path: PathBuf,
         /// What is spent.
         what: &'static str,
         /// The unit of both numbers.

@@ -9,6 +9,7 @@ mod mapped;
 mod output;
 mod places;
 mod sidecars;
+mod warnings;
 
 use std::path::PathBuf;
 
@@ -64,6 +65,7 @@ pub async fn run(
         template.compose(&path, None, &plan.output)?;
     }
     let manifest_path = manifest_out::path_beside(&path);
+    warnings::of_name(&path, &plan.output, ui);
     let places = Places::check(&path, &plan)?;
     places.spare(input.read_from(settings))?;
     let mapped = mapped::files(&plan, &input)?;
@@ -77,6 +79,7 @@ pub async fn run(
         .map(|template| template.compose(&path, None, &plan.output))
         .transpose()?;
     let mut tree = assemble::assemble(&plan, gathered.files)?;
+    warnings::drop_attributes(&mut tree, &plan.output, ui);
     set_times(&mut tree, settings.source_date_epoch_s);
     check(&tree, manifest.as_ref(), ui)?;
 
@@ -89,7 +92,7 @@ pub async fn run(
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok::<(Artifact, Sbom), BuildError>((artifact?, sbom?))
     })?;
-    let budget = budget::judge(&tree, &plan.output, &settings.limits)?;
+    let budget = budget::judge(&path, &tree, &plan.output, &settings.limits)?;
     let mut beside = Vec::new();
     if let Some(template) = &template {
         let manifest = template.compose(&path, Some(artifact.digest), &plan.output)?;
