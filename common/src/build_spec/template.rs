@@ -40,6 +40,9 @@ const FILLED_IN: [(&str, &str); 4] = [
     ("/rootfs/format", "rootfs.format"),
 ];
 
+/// Members of a manifest in JSON that say nothing of the plugin: its schema, and what the Go system wrote for information.
+const READ_OVER: [&str; 3] = ["$schema", "image", "image_digest"];
+
 /// A template that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
@@ -164,18 +167,65 @@ impl ManifestTemplate {
         }
     }
 
-    /// Reads a manifest in JSON; the artifact that it names will be replaced.
+    /// Reads a manifest in JSON that may leave to an image what it does not say; the artifact that it names will be replaced.
     ///
     /// # Errors
-    /// Where it is not a JSON object.
+    /// Where it is not a JSON object, has keys that mean nothing or values that no manifest can have: all problems at once.
     pub fn from_json(json: &[u8]) -> Result<Self, TemplateError> {
+        Self::read_json(json, Missing::FromImage)
+    }
+
+    /// Reads a manifest in JSON that must say everything but its artifact.
+    ///
+    /// # Errors
+    /// As [`ManifestTemplate::from_json`], and where something is missing.
+    pub fn from_complete_json(json: &[u8]) -> Result<Self, TemplateError> {
+        Self::read_json(json, Missing::Wrong)
+    }
+
+    fn read_json(json: &[u8], missing: Missing) -> Result<Self, TemplateError> {
         limit(json.len(), MAX_MANIFEST_BYTES)?;
-        let members =
+        let members: Map<String, Value> =
             serde_json::from_slice(json).map_err(|error| TemplateError::Json(error.to_string()))?;
-        Ok(Self {
+        let mut checked = without_null(members.clone());
+        for key in READ_OVER {
+            checked.remove(key);
+        }
+        // The one reader that goes on behind what is wrong is that of TOML, which can say all that a manifest can.
+        let text =
+            toml::to_string(&checked).map_err(|error| TemplateError::Json(error.to_string()))?;
+        let document = Document::parse(&text).map_err(TemplateError::Invalid)?;
+        let mut found = Findings::default();
+        let is_read = document.read::<RawManifest>(&mut found).is_some();
+        let template = Self {
+            members: document.to_json(&found),
+            toml: None,
+        };
+        if is_read {
+            template.find_wrong(&document, missing, &mut found);
+        }
+        if found.is_empty() {
+            return Ok(Self::from_members(members));
+        }
+        // The lines would be those of a text that nobody wrote.
+        let mut found = found.into_vec();
+        found.sort_by(|a, b| a.pointer.cmp(&b.pointer));
+        let sentences = found.into_iter().map(|finding| {
+            if finding.pointer.is_empty() {
+                finding.sentence
+            } else {
+                format!("{}: {}", finding.pointer, finding.sentence)
+            }
+        });
+        Err(TemplateError::Invalid(sentences.collect()))
+    }
+
+    /// A template of these members of a manifest, which nothing has checked: [`ManifestTemplate::manifest`] does.
+    pub fn from_members(members: Map<String, Value>) -> Self {
+        Self {
             members,
             toml: None,
-        })
+        }
     }
 
     /// This template over `defaults`, a JSON object with members of a manifest: those of an image.
@@ -267,6 +317,19 @@ fn artifact(url: &str, checksum: Option<Digest>, output: &Output) -> Value {
         artifact["checksum"] = checksum.to_string().into();
     }
     artifact
+}
+
+/// The members without those that are `null`, which in JSON is another way to say nothing.
+fn without_null(members: Map<String, Value>) -> Map<String, Value> {
+    let clean = |value| match value {
+        Value::Object(inner) => Value::Object(without_null(inner)),
+        other => other,
+    };
+    members
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key, clean(value)))
+        .collect()
 }
 
 /// What a manifest must have; with it, only what is there can be wrong.

@@ -404,6 +404,30 @@ fn what_is_missing_is_explained_at_its_place() {
     assert!(message.contains("m.json: /workload: "), "{message}");
 }
 
+#[test]
+fn all_that_is_wrong_in_json_is_found_at_once() {
+    let json = br#"{"$schema": "x", "name": "A B", "verison": "1", "env": null,
+        "resources": {"cpu_cores": "two", "memory_mb": -1}, "workload": {"entrypoint": ["app"]}}"#;
+    let Err(TemplateError::Invalid(problems)) = ManifestTemplate::from_complete_json(json) else {
+        panic!("it is taken");
+    };
+    let message = problems.of_file("m.json").to_string();
+    for expected in [
+        "m.json: /name: ",
+        "m.json: /verison: ",
+        "`version`",
+        "m.json: /version: ",
+        "m.json: /resources/cpu_cores: ",
+        "m.json: /resources/memory_mb: -1 is too small or too large here: it can be 0 to ",
+    ] {
+        assert!(message.contains(expected), "no {expected:?} in:\n{message}");
+    }
+    assert!(
+        !message.contains("$schema") && !message.contains("/env"),
+        "{message}"
+    );
+}
+
 /// The manifests of the Go system's two examples, as its builder and its authors wrote them.
 #[test]
 fn manifests_of_the_go_system_can_be_templates() {

@@ -125,13 +125,13 @@ impl Input {
             (Some(template), None) => Some(template.clone()),
             (None, Some(defaults)) => {
                 let json = defaults.to_string();
-                let template = ManifestTemplate::from_json(json.as_bytes()).ok()?;
+                let members = defaults.as_object().cloned().unwrap_or_default();
                 Some(Template {
                     path: PathBuf::new(),
                     image,
                     silent,
                     digest: Digest::of(json.as_bytes()),
-                    members: template,
+                    members: ManifestTemplate::from_members(members),
                 })
             }
             (None, None) => None,
@@ -172,7 +172,8 @@ impl Template {
             .extension()
             .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         let template = match (is_json, has_image) {
-            (true, _) => ManifestTemplate::from_json(text.as_bytes()),
+            (true, true) => ManifestTemplate::from_json(text.as_bytes()),
+            (true, false) => ManifestTemplate::from_complete_json(text.as_bytes()),
             (false, true) => ManifestTemplate::from_toml(&text),
             (false, false) => ManifestTemplate::from_complete_toml(&text),
         };

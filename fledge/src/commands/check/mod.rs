@@ -176,6 +176,9 @@ fn read_template(
         .extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let template = match spec {
+        Some(spec) if is_json && is_alone(spec) => {
+            ManifestTemplate::from_complete_json(text.as_bytes())
+        }
         _ if is_json => ManifestTemplate::from_json(text.as_bytes()),
         Some(spec) if is_alone(spec) => ManifestTemplate::from_complete_toml(&text),
         // An image may say what is missing.
