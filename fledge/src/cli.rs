@@ -206,23 +206,24 @@ fn runtime() -> std::io::Result<(Runtime, watch::Receiver<bool>)> {
         .enable_all()
         .build()?;
     let (stop, interrupted) = watch::channel(false);
+    // Both are listened for before any work begins: not even the first moment ends without a word.
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
     runtime.spawn(async move {
-        if asked_to_stop().await.is_ok() {
-            stop.send_replace(true);
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
+        stop.send_replace(true);
         // The channel stays open: a closed one would look like an interruption that never comes.
         stop.closed().await;
     });
     Ok((runtime, interrupted))
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-async fn asked_to_stop() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminate.recv() => Ok(()),
-    }
 }
 
 #[cfg(test)]
