@@ -52,6 +52,7 @@ impl StatusBoard {
                 state: HealthState::Unknown,
                 reason: None,
                 probes: 0,
+                last_probe_us: None,
                 reachable_from_outside: None,
             },
             workload: WorkloadStatus::default(),

@@ -231,6 +231,7 @@ mod tests {
                 state: HealthState::Unhealthy,
                 reason: Some("ä".repeat(1000)),
                 probes: 0,
+                last_probe_us: None,
                 reachable_from_outside: None,
             },
             workload: WorkloadStatus::default(),

@@ -142,6 +142,7 @@ mod tests {
                 state,
                 reason: None,
                 probes: 1,
+                last_probe_us: None,
                 reachable_from_outside: None,
             },
             workload: WorkloadStatus::default(),

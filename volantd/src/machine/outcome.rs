@@ -234,12 +234,14 @@ mod tests {
                 state: HealthState::Unknown,
                 reason: None,
                 probes: 0,
+                last_probe_us: None,
                 reachable_from_outside: None,
             },
             workload: WorkloadStatus {
                 pid: None,
                 restarts: 0,
                 last_exit,
+                ..WorkloadStatus::default()
             },
             failure: None,
         }

@@ -95,6 +95,7 @@ mod tests {
                 state: HealthState::Unknown,
                 reason: None,
                 probes: 0,
+                last_probe_us: None,
                 reachable_from_outside: None,
             },
             workload: WorkloadStatus::default(),

@@ -71,6 +71,7 @@ impl Guest for Ready {
                     state: HealthState::Healthy,
                     reason: None,
                     probes: 1,
+                    last_probe_us: None,
                     reachable_from_outside: None,
                 },
                 workload: WorkloadStatus::default(),

@@ -7,7 +7,7 @@ use crate::workspace::{Metadata, Package};
 
 /// Packages that Cargo.lock may have. Only ever lowered, or raised with a reason in the commit: each package is code that
 /// somebody has to trust and everybody has to build.
-const MAX_LOCKED_PACKAGES: usize = 380;
+const MAX_LOCKED_PACKAGES: usize = 440;
 
 /// What each of our crates may depend on among ours, tests aside; a crate that is not in the list may use none.
 const BETWEEN_CRATES: &[(&str, &[&str])] = &[

@@ -276,12 +276,14 @@ fn first_word(behaviour: &Behaviour) -> AgentStatus {
             state: behaviour.health,
             reason: None,
             probes: 1,
+            last_probe_us: None,
             reachable_from_outside: behaviour.reachable_from_outside,
         },
         workload: WorkloadStatus {
             pid: Some(2),
             restarts: 0,
             last_exit: None,
+            ..WorkloadStatus::default()
         },
         failure: behaviour.failure.clone(),
     }

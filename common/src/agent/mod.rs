@@ -3,6 +3,10 @@
 //! It is served on TCP [`AGENT_PORT`] and vsock port [`AGENT_PORT`]. `GET /healthz` and `/v1/*` (passed through to the workload
 //! with `/v1` removed) are as in the Go system. What can change the guest needs the header [`SECRET_HEADER`].
 
+pub mod log;
+pub mod session;
+pub mod stats;
+
 use serde::{Deserialize, Serialize};
 
 /// TCP and vsock port of the agent in the guest.
@@ -28,8 +32,22 @@ pub const HEALTHZ_PATH: &str = "/healthz";
 /// timeout (at most [`MAX_STATUS_WAIT_MS`]). Readable without the secret.
 pub const STATUS_PATH: &str = "/agent/status";
 
-/// `POST` with the secret: ends the workload, syncs and powers off. Answers 202 at once.
+/// `POST` with the secret: ends the workload, syncs and powers off. Answers 202 at once. With `?grace_ms=<n>` the workload has so long
+/// after its stop signal, instead of what the manifest says.
 pub const SHUTDOWN_PATH: &str = "/agent/shutdown";
+
+/// `GET` with the secret: [`log::LogLine`]s, one JSON object a line, those after `?after=<seq>` and then each as it comes, without end.
+pub const LOGS_PATH: &str = "/agent/logs";
+
+/// `GET` with the secret: [`stats::GuestStats`].
+pub const STATS_PATH: &str = "/agent/stats";
+
+/// `POST` with the secret, upgraded to [`session::PROTOCOL`]: runs a command.
+pub const EXEC_PATH: &str = "/agent/exec";
+
+/// With the secret and `?path=<absolute path>`: `HEAD` says what is there, `GET` gives it as a tar archive whose members begin with its last
+/// part, and `PUT` unpacks a tar archive into the directory that is there. Each answer has [`stats::FILE_STAT_HEADER`].
+pub const FILES_PATH: &str = "/agent/files";
 
 /// The longest time that one status request waits, in milliseconds.
 pub const MAX_STATUS_WAIT_MS: u64 = 30_000;
@@ -96,6 +114,9 @@ pub struct GuestHealth {
     pub reason: Option<String>,
     /// Number of probes so far.
     pub probes: u64,
+    /// When the last probe ended, in microseconds of the boot-time clock. A probe that says what the one before said is no new generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe_us: Option<u64>,
     /// Whether the workload accepts connections on the guest's own address (not only on 127.0.0.1). Unknown before it is healthy, or without a `base_url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reachable_from_outside: Option<bool>,
@@ -122,6 +143,12 @@ pub struct WorkloadStatus {
     pub pid: Option<u32>,
     /// How often it was started again.
     pub restarts: u32,
+    /// Whether it ends again and again soon after its start: it is started ever more seldom.
+    #[serde(default)]
+    pub crash_loop: bool,
+    /// Processes that the guest's kernel ended for lack of memory since it began.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// How it ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<WorkloadExit>,
