@@ -11,10 +11,12 @@ use common::manifest::Manifest;
 
 use crate::boot::Facts;
 use crate::console;
+use crate::log::Log;
 use crate::manifest::{self, NoManifest};
-use crate::power::{FAILURE_ANSWER_BOUND, STOP_ANSWER_BOUND, last_answers};
+use crate::power::{ANSWER_BOUND, last_answers};
 use crate::reaper::Reaper;
 use crate::server::{Agent, TcpServer, start_vsock};
+use crate::session::Sessions;
 use crate::shell::{ConsoleShell, SERIAL, SHELL};
 use crate::signals::{self, Stop, StopReason};
 use crate::status::StatusBoard;
@@ -38,16 +40,20 @@ enum AgentError {
 /// Runs a guest to its end: asked for, or not. Afterwards there is nothing left but to power off.
 pub(crate) async fn run(facts: Facts, began: Duration) {
     let board = Arc::new(StatusBoard::new(began));
-    match guest(&facts, &board, began).await {
+    let log = Arc::new(Log::new());
+    match guest(&facts, &board, &log, began).await {
         Ok(reason) => {
-            last_answers(&board, STOP_ANSWER_BOUND).await;
+            log.finish();
+            last_answers(&board, ANSWER_BOUND).await;
             console::line(&format!("Powering off: {reason}"));
         }
         Err(error) => {
             let failure = Chain(&error).to_string();
             console::fatal(&failure);
             board.failed(console::one_line(&failure));
-            last_answers(&board, FAILURE_ANSWER_BOUND).await;
+            log.say(&failure);
+            log.finish();
+            last_answers(&board, ANSWER_BOUND).await;
         }
     }
 }
@@ -55,6 +61,7 @@ pub(crate) async fn run(facts: Facts, began: Duration) {
 async fn guest(
     facts: &Facts,
     board: &Arc<StatusBoard>,
+    log: &Arc<Log>,
     began: Duration,
 ) -> Result<StopReason, AgentError> {
     let stop = Stop::new();
@@ -67,6 +74,8 @@ async fn guest(
         stop: stop.clone(),
         secret: facts.config.as_ref().map(|config| config.secret.clone()),
         base: OnceLock::new(),
+        log: Arc::clone(log),
+        sessions: Sessions::new(reaper.clone()),
         began,
     });
     // A bad manifest is told on the usual port too.
@@ -97,6 +106,8 @@ async fn guest(
         reaper: &reaper,
         board,
         stop: &stop,
+        log,
+        sessions: &agent.sessions,
     };
     Ok(supervisor.run().await?)
 }

@@ -11,7 +11,7 @@ use tokio::net::unix::pipe::Receiver;
 
 use crate::reaper::Reaper;
 use crate::sys::{GroupSignal, signal_group};
-use crate::workload::{Plan, WorkloadError};
+use crate::workload::{Leads, Plan, WorkloadError};
 
 /// How much of its output is kept for the reason of a failure, in bytes: a line. The rest is read and thrown away.
 const KEPT_OUTPUT_BYTES: usize = 512;
@@ -87,7 +87,7 @@ impl CommandProbe {
         let failed = |error: io::Error| format!("{} cannot be started: {error}", self.shown);
         let (reading, writing) = io::pipe().map_err(failed)?;
         let output = Receiver::from_owned_fd(reading.into()).map_err(failed)?;
-        let mut command = self.plan.command();
+        let mut command = self.plan.command(Leads::Group);
         command
             .stdout(Stdio::from(writing.try_clone().map_err(failed)?))
             .stderr(Stdio::from(writing));

@@ -6,11 +6,8 @@ use crate::console;
 use crate::status::StatusBoard;
 use crate::sys::Sys;
 
-/// How long a guest that stops waits for its last answers to be written.
-pub(crate) const STOP_ANSWER_BOUND: Duration = Duration::from_millis(200);
-
-/// The same for one that fails: its reason matters more than its time.
-pub(crate) const FAILURE_ANSWER_BOUND: Duration = Duration::from_millis(300);
+/// How long a guest waits for its last answers, and the last lines of its log, to be written.
+pub(crate) const ANSWER_BOUND: Duration = Duration::from_millis(500);
 
 /// How often it looks.
 const STEP: Duration = Duration::from_millis(5);
@@ -64,19 +61,19 @@ mod tests {
     async fn the_last_answers_are_awaited_within_the_bound() {
         let board = Arc::new(StatusBoard::new(Duration::ZERO));
         let began = tokio::time::Instant::now();
-        last_answers(&board, STOP_ANSWER_BOUND).await;
+        last_answers(&board, ANSWER_BOUND).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
 
         let unanswered = board.unanswered();
-        last_answers(&board, STOP_ANSWER_BOUND).await;
-        assert_eq!(began.elapsed(), STOP_ANSWER_BOUND);
+        last_answers(&board, ANSWER_BOUND).await;
+        assert_eq!(began.elapsed(), ANSWER_BOUND);
 
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
             drop(unanswered);
         });
-        last_answers(&board, STOP_ANSWER_BOUND).await;
-        let waited = began.elapsed().saturating_sub(STOP_ANSWER_BOUND);
+        last_answers(&board, ANSWER_BOUND).await;
+        let waited = began.elapsed().saturating_sub(ANSWER_BOUND);
         assert!(waited < Duration::from_millis(100), "{waited:?}");
     }
 }

@@ -46,6 +46,14 @@ impl Reaper {
         Ok(reaper)
     }
 
+    /// Takes no statuses at all, for what starts no children.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        Self {
+            waiting: Waiting::default(),
+        }
+    }
+
     /// Starts a child.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let pid = command.spawn()?.id();

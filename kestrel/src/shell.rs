@@ -3,7 +3,7 @@
 //! The workload's output goes to the same line and is not held back meanwhile. Whoever reaches the line is root in the guest
 //! already by the VMM's socket; a manifest that wants no shell says so (`console.shell`).
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,8 +15,7 @@ use crate::boot::HOME;
 use crate::console;
 use crate::reaper::Reaper;
 use crate::sys::{
-    TerminalMode, controlling_terminal, open_terminal, set_blocking, set_terminal_mode,
-    watch_terminal,
+    TerminalMode, Watched, controlling_terminal, open_terminal, set_blocking, set_terminal_mode,
 };
 use crate::workload::DEFAULT_PATH;
 
@@ -88,18 +87,15 @@ impl ConsoleShell {
     async fn key(&self) -> io::Result<()> {
         let terminal = open_terminal(&self.terminal)?;
         set_terminal_mode(&terminal, TerminalMode::Watch)?;
-        let terminal = watch_terminal(terminal)?;
+        let terminal = Watched::for_reading(terminal)?;
         let mut byte = [0];
         loop {
-            let mut ready = terminal.readable().await?;
-            match ready.try_io(|terminal| terminal.get_ref().read(&mut byte)) {
+            match terminal.read(&mut byte).await? {
                 // A line that hung up: it must be opened again.
-                Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 // A break on the line arrives as NUL: nobody pressed a key.
-                Ok(Ok(_)) if byte == [0] => {}
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => return Err(error),
-                Err(_would_block) => {}
+                _ if byte == [0] => {}
+                _ => return Ok(()),
             }
         }
     }
@@ -164,15 +160,13 @@ mod tests {
     }
 
     async fn read_until(near: &File, end: &str) -> String {
-        let near = watch_terminal(near.try_clone().unwrap().into()).unwrap();
+        let near = Watched::for_reading(near.try_clone().unwrap().into()).unwrap();
         let mut text = String::new();
         let reading = async {
             while !text.contains(end) {
                 let mut piece = [0; 512];
-                let mut ready = near.readable().await.unwrap();
-                if let Ok(read) = ready.try_io(|near| near.get_ref().read(&mut piece)) {
-                    text.push_str(&String::from_utf8_lossy(&piece[..read.unwrap()]));
-                }
+                let read = near.read(&mut piece).await.unwrap();
+                text.push_str(&String::from_utf8_lossy(&piece[..read]));
             }
         };
         let read = tokio::time::timeout(Duration::from_secs(20), reading).await;

@@ -140,6 +140,18 @@ impl StatusBoard {
         });
     }
 
+    /// Whether the workload ends again and again soon after its start.
+    pub(crate) fn crash_loop(&self, crash_loop: bool) {
+        self.change(|status| status.workload.crash_loop = crash_loop);
+    }
+
+    /// How many processes the kernel has ended for lack of memory, as far as it says.
+    pub(crate) fn oom_kills(&self, count: Option<u64>) {
+        if let Some(count) = count {
+            self.change(|status| status.workload.oom_kills = count);
+        }
+    }
+
     /// The workload answers, or needs no probe and runs.
     pub(crate) fn healthy(&self, probes: u64) {
         self.change(|status| {

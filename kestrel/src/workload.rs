@@ -13,8 +13,9 @@ use common::manifest::{Manifest, StopSignal};
 use crate::boot::HOME;
 use crate::command_probe::HealthCommandError;
 use crate::interpreter::{self, Interpreter};
+use crate::log::Output;
 use crate::reaper::{Child, Reaper};
-use crate::sys::{GroupSignal, Reaped, run_as, signal_group};
+use crate::sys::{GroupSignal, Reaped, controlling_terminal, run_as, signal_group};
 use crate::user::{self, User, UserError};
 
 /// Where programs are looked for, in the usual order of distributions.
@@ -30,14 +31,14 @@ const KILL_BOUND: Duration = Duration::from_secs(2);
 /// Why a workload does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkloadError {
-    /// An entrypoint with a `/` that is not there.
-    #[error("The entrypoint `{}` does not exist in the image", program.display())]
+    /// A program with a `/` that is not there.
+    #[error("The program `{}` does not exist in the image", program.display())]
     Missing {
         /// The program as the manifest names it.
         program: PathBuf,
     },
-    /// An entrypoint without `/` that no directory of PATH has.
-    #[error("The entrypoint `{program}` is in no directory of PATH ({path})")]
+    /// A program without `/` that no directory of PATH has.
+    #[error("The program `{program}` is in no directory of PATH ({path})")]
     NotInPath {
         /// The program as the manifest names it.
         program: String,
@@ -45,13 +46,13 @@ pub(crate) enum WorkloadError {
         path: String,
     },
     /// It is there and cannot be run.
-    #[error("The entrypoint `{}` is not an executable file", program.display())]
+    #[error("The program `{}` is not an executable file", program.display())]
     NotExecutable {
         /// The program.
         program: PathBuf,
     },
     /// The program is there; what must load it is not.
-    #[error("The entrypoint `{}` needs {interpreter}, which does not exist in the image", program.display())]
+    #[error("The program `{}` needs {interpreter}, which does not exist in the image", program.display())]
     NoInterpreter {
         /// The program.
         program: PathBuf,
@@ -78,8 +79,11 @@ pub(crate) enum WorkloadError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// No pipes for what it writes.
+    #[error("Cannot take the workload's output")]
+    Output(#[source] io::Error),
     /// The kernel refuses for another reason.
-    #[error("The entrypoint `{}` cannot be started", program.display())]
+    #[error("The program `{}` cannot be started", program.display())]
     Start {
         /// The program.
         program: PathBuf,
@@ -88,7 +92,7 @@ pub(crate) enum WorkloadError {
     },
 }
 
-/// How the workload is started, each time the same.
+/// How a command is started, each time the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     program: PathBuf,
@@ -98,12 +102,31 @@ pub(crate) struct Plan {
     user: Option<User>,
 }
 
+/// What another command has for itself, where it is not as the workload.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// More environment.
+    pub(crate) env: BTreeMap<String, String>,
+    /// Where it runs.
+    pub(crate) workdir: Option<String>,
+    /// Who runs it.
+    pub(crate) user: Option<User>,
+}
+
+/// What a process is the leader of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leads {
+    /// A group, by which all of its processes are reached.
+    Group,
+    /// A group and a session, whose terminal is its standard input.
+    Session,
+}
+
 impl Plan {
     /// Finds user, working directory and program of a manifest's workload.
     pub(crate) fn new(manifest: &Manifest) -> Result<Self, WorkloadError> {
         let workload = &manifest.workload;
         let user = workload.user_name().map(user::find).transpose()?;
-        let env = environment(&workload.env, user.as_ref());
         let workdir = workload.workdir.clone().unwrap_or_else(|| "/".to_owned());
         if !Path::new(&workdir).is_dir() {
             // Container engines make it; the author of an initramfs wrote a path that is wrong.
@@ -115,19 +138,29 @@ impl Plan {
             }
         }
         Self {
-            program: PathBuf::new(),
-            words: Vec::new(),
-            env,
+            env: workload.env.clone(),
             workdir,
             user,
+            ..Self::bare()
         }
         .with_words(&workload.entrypoint)
+    }
+
+    /// No command yet, for root in `/`.
+    pub(crate) fn bare() -> Self {
+        Self {
+            program: PathBuf::new(),
+            words: Vec::new(),
+            env: BTreeMap::new(),
+            workdir: "/".to_owned(),
+            user: None,
+        }
     }
 
     /// The same surroundings with another command.
     pub(crate) fn with_words(&self, words: &[String]) -> Result<Self, WorkloadError> {
         let name = words.first().map_or("", String::as_str);
-        // By PATH of the workload's own environment.
+        // By PATH of the command's own environment.
         let path = self.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
         Ok(Self {
             program: find(name, path, Path::new(&self.workdir))?,
@@ -138,9 +171,32 @@ impl Plan {
         })
     }
 
-    /// Starts the workload as the leader of its own group, with the agent's console as its output.
-    pub(crate) fn start(&self, reaper: &Reaper) -> Result<Child, WorkloadError> {
-        self.spawn(&mut self.command(), reaper)
+    /// The same surroundings but for `own`.
+    pub(crate) fn with_own(&self, own: Own) -> Result<Self, WorkloadError> {
+        let mut plan = self.clone();
+        plan.env.extend(own.env);
+        plan.user = own.user.or(plan.user);
+        if let Some(workdir) = own.workdir {
+            if !Path::new(&workdir).is_dir() {
+                return Err(WorkloadError::NoWorkdir { workdir });
+            }
+            plan.workdir = workdir;
+        }
+        Ok(plan)
+    }
+
+    /// Starts the workload as the leader of its own group.
+    pub(crate) fn start(&self, reaper: &Reaper, output: &Output) -> Result<Child, WorkloadError> {
+        let mut command = self.command(Leads::Group);
+        output
+            .give_to(&mut command)
+            .map_err(WorkloadError::Output)?;
+        self.spawn(&mut command, reaper)
+    }
+
+    /// Who runs it; root if nobody is named.
+    pub(crate) fn user(&self) -> Option<&User> {
+        self.user.as_ref()
     }
 
     /// Starts `command`, which [`Plan::command`] gave.
@@ -152,17 +208,20 @@ impl Plan {
         reaper.spawn(command).map_err(|source| self.explain(source))
     }
 
-    /// The command, as the leader of its own group and without input.
-    pub(crate) fn command(&self) -> Command {
+    /// The command, without input.
+    pub(crate) fn command(&self, leads: Leads) -> Command {
         let mut command = Command::new(&self.program);
         command
             .arg0(self.words.first().map_or("", String::as_str))
             .args(self.words.iter().skip(1))
             .env_clear()
-            .envs(&self.env)
+            .envs(environment(&self.env, self.user.as_ref()))
             .current_dir(&self.workdir)
-            .stdin(Stdio::null())
-            .process_group(0);
+            .stdin(Stdio::null());
+        match leads {
+            Leads::Group => command.process_group(0),
+            Leads::Session => controlling_terminal(&mut command),
+        };
         if let Some(user) = &self.user {
             run_as(&mut command, user);
         }
@@ -253,7 +312,7 @@ pub(crate) async fn stop(
     grace: Duration,
 ) -> (Option<Reaped>, Ending) {
     let group = child.pid();
-    signal_group(group, GroupSignal::Stop(signal));
+    signal_group(group, GroupSignal::Send(signal));
     let mut leader = None;
     let all_gone = async {
         leader = Some(child.ended().await);

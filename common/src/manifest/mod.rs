@@ -213,20 +213,26 @@ pub struct UserName<'a> {
     pub group: Option<&'a str>,
 }
 
-impl Workload {
-    /// Who runs it; root if nothing.
-    pub fn user_name(&self) -> Option<UserName<'_>> {
-        let text = self.user.as_deref()?;
-        Some(match text.split_once(':') {
-            Some((user, group)) => UserName {
+impl<'a> UserName<'a> {
+    /// Takes `user[:group]` apart.
+    pub fn parse(text: &'a str) -> Self {
+        match text.split_once(':') {
+            Some((user, group)) => Self {
                 user,
                 group: Some(group),
             },
-            None => UserName {
+            None => Self {
                 user: text,
                 group: None,
             },
-        })
+        }
+    }
+}
+
+impl Workload {
+    /// Who runs it; root if nothing.
+    pub fn user_name(&self) -> Option<UserName<'_>> {
+        self.user.as_deref().map(UserName::parse)
     }
 
     /// The signal that asks it to end.

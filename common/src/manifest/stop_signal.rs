@@ -55,6 +55,17 @@ impl StopSignal {
     /// SIGTERM, which a workload gets unless its manifest says otherwise.
     pub const TERM: Self = Self(15);
 
+    /// SIGHUP, which tells a command that nobody talks to it any more.
+    pub const HUP: Self = Self(1);
+
+    /// The signal with a number from 1 to 64.
+    pub fn of_number(number: i32) -> Option<Self> {
+        u8::try_from(number)
+            .ok()
+            .filter(|number| (1..=RT_MAX).contains(number))
+            .map(Self)
+    }
+
     /// The number, as `kill(2)` takes it.
     pub fn number(self) -> i32 {
         i32::from(self.0)
@@ -164,6 +175,21 @@ mod tests {
         }
         let number: StopSignal = serde_json::from_str("9").unwrap();
         assert_eq!(number.number(), 9);
+    }
+
+    #[test]
+    fn numbers_are_bounded() {
+        for (number, expected) in [
+            (1, true),
+            (64, true),
+            (0, false),
+            (65, false),
+            (-9, false),
+            (257, false),
+        ] {
+            let found = StopSignal::of_number(number);
+            assert_eq!(found.map(StopSignal::number), expected.then_some(number));
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The agent's HTTP interface, on TCP and vsock: its own few paths, and `/v1/*` for the workload. Paths and types are [`common::agent`].
 
 mod body;
+mod exec;
 mod own;
 mod passthrough;
+mod query;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +14,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use common::agent::{HEALTHZ_PATH, SHUTDOWN_PATH, STATUS_PATH};
+use common::agent::{EXEC_PATH, HEALTHZ_PATH, LOGS_PATH, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH};
 use common::guest_config::Secret;
 use common::manifest::BaseUrl;
 use hyper::body::Incoming;
@@ -26,6 +28,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
+use crate::log::Log;
+use crate::session::Sessions;
 use crate::signals::Stop;
 use crate::status::StatusBoard;
 use body::{AgentBody, problem};
@@ -59,6 +63,10 @@ pub(crate) struct Agent {
     pub(crate) secret: Option<Secret>,
     /// Where the workload answers, once its manifest is known.
     pub(crate) base: OnceLock<BaseUrl>,
+    /// What the workload says.
+    pub(crate) log: Arc<Log>,
+    /// The commands that the host runs.
+    pub(crate) sessions: Sessions,
     /// When the agent began, on the boot-time clock.
     pub(crate) began: Duration,
 }
@@ -149,20 +157,36 @@ async fn answer(agent: &Arc<Agent>, request: Request<Incoming>) -> Response<Agen
     if path == passthrough::PREFIX || path.starts_with("/v1/") {
         return passthrough::forward(agent.base.get(), request).await;
     }
-    let allowed: &[Method] = match path {
-        HEALTHZ_PATH | STATUS_PATH => &[Method::GET, Method::HEAD],
-        SHUTDOWN_PATH => &[Method::POST],
-        _ => {
-            let detail = "The agent answers /healthz, /agent/status, /agent/shutdown and, for the workload, /v1/…";
-            return problem(StatusCode::NOT_FOUND, "not-found", detail);
-        }
+    let Some(allowed) = allowed_methods(path) else {
+        let detail = "The agent answers /healthz, /agent/… and, for the workload, /v1/…";
+        return problem(StatusCode::NOT_FOUND, "not-found", detail);
     };
     if !allowed.contains(request.method()) {
         return body::method_not_allowed(allowed);
     }
+    let query = request.uri().query().unwrap_or_default();
     match path {
-        HEALTHZ_PATH => own::healthz(agent),
-        STATUS_PATH => own::status(agent, request.uri().query().unwrap_or_default()).await,
-        _ => own::shutdown(agent, request.headers()),
+        HEALTHZ_PATH => return own::healthz(agent),
+        STATUS_PATH => return own::status(agent, query).await,
+        _ => {}
+    }
+    if let Some(refused) = own::check_secret(agent, request.headers()) {
+        return refused;
+    }
+    match path {
+        LOGS_PATH => own::logs(agent, query),
+        STATS_PATH => own::stats(agent),
+        EXEC_PATH => exec::exec(agent, request),
+        _ => own::shutdown(agent),
+    }
+}
+
+/// The methods of the agent's own paths.
+fn allowed_methods(path: &str) -> Option<&'static [Method]> {
+    match path {
+        HEALTHZ_PATH | STATUS_PATH => Some(&[Method::GET, Method::HEAD]),
+        LOGS_PATH | STATS_PATH => Some(&[Method::GET]),
+        SHUTDOWN_PATH | EXEC_PATH => Some(&[Method::POST]),
+        _ => None,
     }
 }

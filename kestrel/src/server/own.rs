@@ -1,4 +1,4 @@
-//! The agent's own answers: that it lives, how the guest is, and the request to stop.
+//! The agent's own answers: that it lives, how the guest is, what it uses and says, and the request to stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,12 @@ use std::time::Duration;
 use common::agent::{MAX_STATUS_WAIT_MS, SECRET_HEADER};
 use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
+use tokio::sync::mpsc;
 
-use super::Agent;
-use super::body::{AgentBody, json, problem};
+use super::body::{AgentBody, json, problem, streamed};
+use super::{Agent, query};
 use crate::signals::StopReason;
+use crate::stats;
 use crate::sys::boot_time;
 
 pub(super) fn healthz(agent: &Agent) -> Response<AgentBody> {
@@ -25,6 +27,7 @@ pub(super) async fn status(agent: &Agent, query: &str) -> Response<AgentBody> {
         Ok(wanted) => wanted,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, "invalid-request", &detail),
     };
+    agent.board.oom_kills(stats::oom_kills());
     let unanswered = Some(agent.board.unanswered());
     let status = match wanted.after {
         Some(generation) => agent.board.newer_than(generation, wanted.wait).await,
@@ -51,50 +54,71 @@ struct Wanted {
 
 impl Wanted {
     fn from_query(query: &str) -> Result<Self, String> {
-        let (mut after, mut wait_ms) = (None, MAX_STATUS_WAIT_MS);
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let number = || {
-                value
-                    .parse::<u64>()
-                    .map_err(|_| format!("`{key}` must be a whole number"))
-            };
-            match key {
-                "after" => after = Some(number()?),
-                "timeout_ms" => wait_ms = number()?.min(MAX_STATUS_WAIT_MS),
-                // Callers of later versions may say more.
-                _ => {}
-            }
-        }
+        let wait_ms = query::number(query, "timeout_ms")?.unwrap_or(MAX_STATUS_WAIT_MS);
         Ok(Self {
-            after,
-            wait: Duration::from_millis(wait_ms),
+            after: query::number(query, "after")?,
+            wait: Duration::from_millis(wait_ms.min(MAX_STATUS_WAIT_MS)),
         })
     }
 }
 
-/// Asks the guest to stop, for whoever knows its secret.
-pub(super) fn shutdown(agent: &Arc<Agent>, headers: &HeaderMap) -> Response<AgentBody> {
+/// What the guest uses.
+pub(super) fn stats(agent: &Agent) -> Response<AgentBody> {
+    let stats = stats::now();
+    agent.board.oom_kills(Some(stats.oom_kills));
+    // A structure of numbers always has a JSON form.
+    let text = serde_json::to_string(&stats).unwrap_or_default();
+    json(StatusCode::OK, text)
+}
+
+/// The lines after `after`, and each as it comes.
+pub(super) fn logs(agent: &Arc<Agent>, query: &str) -> Response<AgentBody> {
+    let after = match query::number(query, "after") {
+        Ok(after) => after.unwrap_or(0),
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, "invalid-request", &detail),
+    };
+    let Some(place) = agent.log.place() else {
+        let detail = "Too many read this guest's log already";
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "too-many-readers", detail);
+    };
+    // One piece on its way: the next is put together when the reader has taken it.
+    let (sender, chunks) = mpsc::channel(1);
+    let log = Arc::clone(&agent.log);
+    tokio::spawn(async move {
+        log.follow(after, sender).await;
+        drop(place);
+    });
+    let unanswered = Some(agent.board.unanswered());
+    streamed("application/x-ndjson", chunks, unanswered)
+}
+
+/// Asks the guest to stop.
+pub(super) fn shutdown(agent: &Agent) -> Response<AgentBody> {
+    agent.stop.ask(StopReason::Request);
+    json(StatusCode::ACCEPTED, r#"{"status":"stopping"}"#.to_owned())
+}
+
+/// Refuses whoever does not know the guest's secret.
+pub(super) fn check_secret(agent: &Agent, headers: &HeaderMap) -> Option<Response<AgentBody>> {
     let Some(presented) = headers.get(SECRET_HEADER) else {
-        let detail =
-            format!("Stopping this guest needs its secret in the header `{SECRET_HEADER}`");
-        return problem(StatusCode::UNAUTHORIZED, "secret-missing", &detail);
+        let detail = format!("This needs the guest's secret in the header `{SECRET_HEADER}`");
+        let status = StatusCode::UNAUTHORIZED;
+        return Some(problem(status, "secret-missing", &detail));
     };
     let matches = agent
         .secret
         .as_ref()
         .zip(presented.to_str().ok())
         .is_some_and(|(secret, presented)| secret.matches(presented));
-    if !matches {
-        let detail = if agent.secret.is_some() {
-            "This is not the guest's secret"
-        } else {
-            "This guest was started without a secret, so nobody can stop it through its agent"
-        };
-        return problem(StatusCode::FORBIDDEN, "secret-wrong", detail);
+    if matches {
+        return None;
     }
-    agent.stop.ask(StopReason::Request);
-    json(StatusCode::ACCEPTED, r#"{"status":"stopping"}"#.to_owned())
+    let detail = if agent.secret.is_some() {
+        "This is not the guest's secret"
+    } else {
+        "This guest was started without a secret, so nobody can use this part of its agent"
+    };
+    Some(problem(StatusCode::FORBIDDEN, "secret-wrong", detail))
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// The protocol to change to, if `Connection` names `Upgrade` (RFC 9110 §7.8).
-fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let named = headers
         .get_all(CONNECTION)
         .iter()
@@ -140,7 +140,8 @@ fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(UPGRADE).filter(|_| named).cloned()
 }
 
-fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+/// Announces the change to `protocol`.
+pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
 }

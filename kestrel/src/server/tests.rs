@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::reaper::Reaper;
 use crate::signals::StopReason;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -19,11 +20,17 @@ struct Served {
 }
 
 async fn serve_agent(base: Option<BaseUrl>, secret: Option<&str>) -> Served {
+    serve_agent_with(Reaper::idle(), base, secret).await
+}
+
+async fn serve_agent_with(reaper: Reaper, base: Option<BaseUrl>, secret: Option<&str>) -> Served {
     let agent = Arc::new(Agent {
         board: Arc::new(StatusBoard::new(Duration::ZERO)),
         stop: Stop::new(),
         secret: secret.map(|secret| Secret::from_stored(secret.to_owned())),
         base: base.map(OnceLock::from).unwrap_or_default(),
+        log: Arc::new(Log::new()),
+        sessions: Sessions::new(reaper),
         began: Duration::ZERO,
     });
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -370,4 +377,118 @@ async fn a_closed_listener_frees_its_port() {
     let served = serve_agent(None, None).await;
     served.server.close().await;
     TcpServer::start(&served.agent, served.port).await.unwrap();
+}
+
+/// A request with the secret.
+fn with_secret(what: &str) -> String {
+    format!("{what} HTTP/1.1\r\nhost: x\r\n{SECRET_HEADER}: {SECRET}\r\nconnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn what_shows_the_inside_needs_the_secret() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    for path in ["/agent/logs", "/agent/stats"] {
+        let answer = get(served.port, path).await;
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_a_stream_of_json_lines_to_the_end_of_the_guest() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    served.agent.log.say("first");
+    served.agent.log.say("second");
+    let mut stream = connect(served.port).await;
+    let request = with_secret("GET /agent/logs?after=1");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let head = read_until(&mut stream, "second").await;
+    assert!(
+        head.contains("content-type: application/x-ndjson\r\n"),
+        "{head}"
+    );
+    assert!(!head.contains("first"), "{head}");
+    served.agent.log.say("third");
+    read_until(&mut stream, "\"line\":\"third\"}\n").await;
+
+    // The guest's end waits for its last line, and the stream ends as a whole.
+    served.agent.log.say("last");
+    served.agent.log.finish();
+    assert!(served.agent.board.has_unanswered());
+    crate::power::last_answers(&served.agent.board, PATIENCE).await;
+    let rest = read_until(&mut stream, "0\r\n\r\n").await;
+    assert!(rest.contains("\"line\":\"last\"}"), "{rest}");
+    assert!(!served.agent.board.has_unanswered());
+}
+
+#[tokio::test]
+async fn readers_of_the_log_are_bounded() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let places: Vec<_> = std::iter::from_fn(|| served.agent.log.place()).collect();
+    let answer = exchange(served.port, &with_secret("GET /agent/logs")).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("too-many-readers"), "{answer}");
+    drop(places);
+    served.agent.log.say("here");
+    served.agent.log.finish();
+    let answer = exchange(served.port, &with_secret("GET /agent/logs")).await;
+    assert!(answer.contains("here"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_stats_are_told() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let answer = exchange(served.port, &with_secret("GET /agent/stats")).await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let stats: common::agent::stats::GuestStats = serde_json::from_str(body).unwrap();
+    assert!(
+        stats.memory_total_bytes > 0 && stats.uptime_us > 0,
+        "{stats:?}"
+    );
+}
+
+fn exec_request(fields: &str) -> String {
+    format!(
+        "POST /agent/exec HTTP/1.1\r\nhost: x\r\n{SECRET_HEADER}: {SECRET}\r\n{fields}content-length: 0\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_command_runs_over_an_upgraded_connection() {
+    let _alone = crate::reaper::tests::alone().await;
+    let served = serve_agent_with(Reaper::start().unwrap(), None, Some(SECRET)).await;
+    let mut stream = connect(served.port).await;
+    let upgrade = exec_request("connection: upgrade\r\nupgrade: volant-exec\r\n");
+    stream.write_all(upgrade.as_bytes()).await.unwrap();
+    let head = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("upgrade: volant-exec\r\n"), "{head}");
+    let start = br#"{"command":["/bin/sh","-c","echo hello; exit 7"]}"#;
+    let mut message = vec![0, 0, 0, 0, u8::try_from(start.len()).unwrap()];
+    message.extend(start);
+    stream.write_all(&message).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("an end")
+        .unwrap();
+    let mut expected = b"\x10\0\0\0\x06hello\n\x12\0\0\0\x0a".to_vec();
+    expected.extend(br#"{"code":7}"#);
+    assert_eq!(answer, expected);
+}
+
+#[tokio::test]
+async fn a_command_needs_an_upgrade_and_a_place() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    for fields in ["", "connection: upgrade\r\nupgrade: websocket\r\n"] {
+        let request = exec_request(&format!("{fields}connection: close\r\n"));
+        let answer = exchange(served.port, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
+        assert!(answer.contains("upgrade: volant-exec\r\n"), "{answer}");
+    }
+    let places: Vec<_> = std::iter::from_fn(|| served.agent.sessions.place()).collect();
+    let fields = "connection: upgrade, close\r\nupgrade: volant-exec\r\n";
+    let answer = exchange(served.port, &exec_request(fields)).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("too-many-sessions"), "{answer}");
+    drop(places);
 }

@@ -18,6 +18,7 @@ fn manifest(script: &str, policy: &str) -> Manifest {
 struct Guest {
     board: Arc<StatusBoard>,
     stop: Stop,
+    log: Arc<Log>,
     run: tokio::task::JoinHandle<Result<StopReason, WorkloadError>>,
 }
 
@@ -28,7 +29,8 @@ fn run(manifest: Manifest) -> Guest {
 fn run_with(reaper: Reaper, manifest: Manifest) -> Guest {
     let board = Arc::new(StatusBoard::new(Duration::ZERO));
     let stop = Stop::new();
-    let (task_board, task_stop) = (Arc::clone(&board), stop.clone());
+    let log = Arc::new(Log::new());
+    let (task_board, task_stop, task_log) = (Arc::clone(&board), stop.clone(), Arc::clone(&log));
     let run = tokio::spawn(async move {
         let supervisor = Supervisor {
             manifest: &manifest,
@@ -36,10 +38,17 @@ fn run_with(reaper: Reaper, manifest: Manifest) -> Guest {
             reaper: &reaper,
             board: &task_board,
             stop: &task_stop,
+            log: &task_log,
+            sessions: &Sessions::new(reaper.clone()),
         };
         supervisor.run().await
     });
-    Guest { board, stop, run }
+    Guest {
+        board,
+        stop,
+        log,
+        run,
+    }
 }
 
 async fn until(board: &StatusBoard, what: impl Fn(&AgentStatus) -> bool) -> AgentStatus {
@@ -73,6 +82,63 @@ fn the_wait_doubles_up_to_its_bound_and_starts_again_after_a_stable_run() {
     for (ran, expected) in table {
         assert_eq!(back_off.after(ran), expected, "{ran:?}");
     }
+}
+
+#[test]
+fn five_early_ends_in_a_row_are_a_crash_loop() {
+    let mut back_off = BackOff::new();
+    let mut ends = |runs: &[Duration]| {
+        for ran in runs {
+            back_off.after(*ran);
+        }
+        back_off.is_crash_loop()
+    };
+    let early = Duration::from_secs(29);
+    assert!(!ends(&[early; 4]));
+    assert!(ends(&[early]));
+    assert!(ends(&[early; 20]));
+    assert!(!ends(&[STABLE_AFTER]));
+    assert!(!ends(&[early; 4]));
+    assert!(ends(&[Duration::ZERO]));
+}
+
+#[tokio::test]
+async fn a_crash_loop_is_told() {
+    let _alone = alone().await;
+    let guest = run(manifest("exit 1", "always"));
+    let status = until(&guest.board, |status| status.workload.crash_loop).await;
+    assert_eq!(status.workload.last_exit.map(|exit| exit.code), Some(1));
+    let waits = until(&guest.board, |status| status.workload.restarts == 5).await;
+    assert!(waits.workload.crash_loop);
+    guest.stop.ask(StopReason::Request);
+    guest.run.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_log_has_the_workloads_lines_and_what_is_said_of_it_in_order() {
+    let _alone = alone().await;
+    let guest = run(manifest(
+        "echo out; echo err >&2; printf last; exit 3",
+        "always",
+    ));
+    until(&guest.board, |status| status.workload.restarts >= 1).await;
+    guest.stop.ask(StopReason::Request);
+    guest.run.await.unwrap().unwrap();
+    let lines: Vec<String> = crate::log::tests::kept(&guest.log)
+        .into_iter()
+        .map(|line| format!("{} {}", line.stream.as_str(), line.line))
+        .collect();
+    let mut first = lines[..4].to_vec();
+    first[..3].sort();
+    assert_eq!(
+        first,
+        [
+            "stderr err",
+            "stdout last",
+            "stdout out",
+            "agent The workload ended with exit code 3; it is started again in 100 ms"
+        ]
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::statvfs;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pivot_root};
 
@@ -50,6 +51,21 @@ pub(crate) fn boot_time() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(Duration::from)
         .unwrap_or_default()
+}
+
+/// Unix time (`CLOCK_REALTIME`), by which people read when something was written.
+pub(crate) fn unix_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_REALTIME)
+        .map(Duration::from)
+        .unwrap_or_default()
+}
+
+/// Size of the root file system and what of it is used, in bytes.
+pub(crate) fn root_usage() -> io::Result<(u64, u64)> {
+    let usage = statvfs("/")?;
+    let bytes = |blocks: u64| blocks.saturating_mul(usage.fragment_size());
+    let used = usage.blocks().saturating_sub(usage.blocks_free());
+    Ok((bytes(usage.blocks()), bytes(used)))
 }
 
 impl Sys for Linux {

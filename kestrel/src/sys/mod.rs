@@ -7,6 +7,7 @@ mod interface;
 mod linux;
 mod process;
 mod terminal;
+mod watched;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,15 +16,17 @@ use std::time::Duration;
 
 use crate::mounts::Deny;
 
-pub(crate) use linux::{Linux, boot_time};
+pub(crate) use linux::{Linux, boot_time, root_usage, unix_time};
 pub(crate) use process::{
     GroupSignal, Reaped, controlling_terminal, reap_next, run_as, signal_group,
 };
 #[cfg(test)]
 pub(crate) use process::{adopt_orphans, open_pty, signal_self};
 pub(crate) use terminal::{
-    TerminalMode, open_terminal, set_blocking, set_terminal_mode, watch_terminal,
+    TerminalMode, open_pseudo_terminal, open_terminal, set_blocking, set_terminal_mode,
+    set_terminal_size,
 };
+pub(crate) use watched::Watched;
 
 /// A file system to be mounted.
 #[derive(Debug, Clone, Copy)]

@@ -70,8 +70,8 @@ fn signal_number(signal: Signal) -> i32 {
 /// What a process group is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GroupSignal {
-    /// A signal that asks for its end.
-    Stop(StopSignal),
+    /// A signal: one that asks for its end, or any that the host sends.
+    Send(StopSignal),
     /// SIGKILL.
     Kill,
     /// Nothing; only whether there is one.
@@ -85,7 +85,7 @@ pub(crate) fn signal_group(group: u32, signal: GroupSignal) -> bool {
         return false;
     };
     let number = match signal {
-        GroupSignal::Stop(signal) => signal.number(),
+        GroupSignal::Send(signal) => signal.number(),
         GroupSignal::Kill => libc::SIGKILL,
         GroupSignal::Ask => 0,
     };
@@ -106,7 +106,7 @@ pub(crate) fn run_as(command: &mut Command, user: &User) {
         setuid(uid)?;
         Ok(())
     };
-    // SAFETY: the three calls are system calls of a process with one thread, and nothing is allocated.
+    // SAFETY: the three calls are system calls, the child of a fork has one thread, and nothing is allocated.
     unsafe { command.pre_exec(hook) };
 }
 

@@ -1,21 +1,23 @@
-//! The serial line: opening it, its modes, and being told of keys. Reads and writes nothing itself.
+//! Terminals: the serial line and pseudo-terminals, their modes and sizes. Reads and writes nothing itself.
 #![expect(
     unsafe_code,
-    reason = "registering a file descriptor with the runtime is unsafe by signature"
+    reason = "nix wraps the ioctl only as an unsafe function; its argument outlives the call"
 )]
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use common::agent::session::TerminalSize;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::libc;
+use nix::pty::{Winsize, openpty};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{
     ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, tcgetattr, tcsetattr,
 };
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+
+nix::ioctl_write_ptr_bad!(tiocswinsz, libc::TIOCSWINSZ, libc::winsize);
 
 /// What a terminal is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +34,31 @@ pub(crate) fn open_terminal(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, flags, Mode::empty())?)
 }
 
-/// Waits for what can be read from a terminal, on the runtime's own epoll.
-pub(crate) fn watch_terminal(terminal: OwnedFd) -> io::Result<AsyncFd<File>> {
-    let file = File::from(terminal);
-    // SAFETY: a `File` owns its descriptor and answers with the same one until it is dropped, and it is moved into the result.
-    let watched = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) };
-    Ok(watched?)
+/// A new pseudo-terminal: its near end, for us, and its far end, for a command.
+pub(crate) fn open_pseudo_terminal(size: TerminalSize) -> io::Result<(OwnedFd, OwnedFd)> {
+    let pair = openpty(&winsize(size), None)?;
+    // No child of another session may hold an end open. Children are started on this thread, so none comes between.
+    for end in [&pair.master, &pair.slave] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    }
+    Ok((pair.master, pair.slave))
+}
+
+/// Tells the programs at a terminal its size.
+pub(crate) fn set_terminal_size(terminal: impl AsFd, size: TerminalSize) -> io::Result<()> {
+    let size = winsize(size);
+    // SAFETY: the descriptor is open, and the kernel reads one `winsize`, which lives until the call returns.
+    unsafe { tiocswinsz(terminal.as_fd().as_raw_fd(), &raw const size) }?;
+    Ok(())
+}
+
+fn winsize(size: TerminalSize) -> Winsize {
+    Winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
 }
 
 /// Lets reads and writes wait, as programs expect of their standard input.

@@ -1,8 +1,11 @@
 //! Workloads as ordinary processes: environment, folder, exit codes, and what keeps one from starting.
 
+use std::sync::Arc;
+
 use common::manifest::Workload;
 
 use super::*;
+use crate::log::Log;
 use crate::reaper::tests::alone;
 
 fn workload(entrypoint: &[&str]) -> Workload {
@@ -19,6 +22,12 @@ fn plan(workload: &Workload) -> Result<Plan, WorkloadError> {
     let mut manifest = Manifest::from_json(json).unwrap();
     manifest.workload = workload.clone();
     Plan::new(&manifest)
+}
+
+/// Starts it with an output that nobody reads.
+fn start(plan: &Plan, reaper: &Reaper) -> Result<Child, WorkloadError> {
+    let output = Output::start(&Arc::new(Log::new()), plan.user()).unwrap();
+    plan.start(reaper, &output)
 }
 
 fn file(folder: &Path, name: &str, contents: &[u8], mode: u32) -> String {
@@ -39,7 +48,7 @@ fn a_program_is_found_by_the_workloads_own_path() {
     let mut workload = workload(&["tool"]);
     assert!(
         error(&workload)
-            .starts_with("The entrypoint `tool` is in no directory of PATH (/usr/local/sbin:")
+            .starts_with("The program `tool` is in no directory of PATH (/usr/local/sbin:")
     );
     workload.env.insert(
         "PATH".to_owned(),
@@ -66,17 +75,17 @@ fn what_is_missing_is_named() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(
         error(&workload(&["/no/such/program"])),
-        "The entrypoint `/no/such/program` does not exist in the image"
+        "The program `/no/such/program` does not exist in the image"
     );
     let plain = file(folder.path(), "plain", b"data", 0o644);
     assert_eq!(
         error(&workload(&[&plain])),
-        format!("The entrypoint `{plain}` is not an executable file")
+        format!("The program `{plain}` is not an executable file")
     );
     let directory = folder.path().to_str().unwrap();
     assert_eq!(
         error(&workload(&[directory])),
-        format!("The entrypoint `{directory}` is not an executable file")
+        format!("The program `{directory}` is not an executable file")
     );
     let mut elsewhere = workload(&["/bin/sh"]);
     elsewhere.workdir = Some("/no/such/folder".to_owned());
@@ -91,16 +100,16 @@ async fn a_missing_interpreter_is_told_from_a_missing_program() {
     let _alone = alone().await;
     let reaper = Reaper::start().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let start = |program: &str| {
+    let refused = |program: &str| {
         let plan = plan(&workload(&[program])).unwrap();
-        plan.start(&reaper).unwrap_err().to_string()
+        start(&plan, &reaper).unwrap_err().to_string()
     };
 
     let script = file(folder.path(), "script", b"#!/no/such/python -u\n", 0o755);
     assert_eq!(
-        start(&script),
+        refused(&script),
         format!(
-            "The entrypoint `{script}` needs the script interpreter `/no/such/python`, which does not exist in the image"
+            "The program `{script}` needs the script interpreter `/no/such/python`, which does not exist in the image"
         )
     );
 
@@ -117,7 +126,7 @@ async fn a_missing_interpreter_is_told_from_a_missing_program() {
         changed[at..at + loader.len()].fill(b'x');
         changed[at] = b'/';
         let program = file(folder.path(), "dynamic", &changed, 0o755);
-        let message = start(&program);
+        let message = refused(&program);
         assert!(
             message.contains("needs the dynamic loader `/xxx"),
             "{message}"
@@ -126,8 +135,8 @@ async fn a_missing_interpreter_is_told_from_a_missing_program() {
 
     let nonsense = file(folder.path(), "nonsense", b"\0\0\0\0", 0o755);
     assert_eq!(
-        start(&nonsense),
-        format!("The entrypoint `{nonsense}` cannot be started")
+        refused(&nonsense),
+        format!("The program `{nonsense}` cannot be started")
     );
 }
 
@@ -144,7 +153,7 @@ async fn it_gets_its_words_environment_and_directory_and_nothing_else() {
     let mut workload = workload(&["/bin/sh", "-c", &script, "zero", "one two"]);
     workload.workdir = Some("/usr".to_owned());
     workload.env.insert("COLOUR".to_owned(), "blue".to_owned());
-    let mut child = plan(&workload).unwrap().start(&reaper).unwrap();
+    let mut child = start(&plan(&workload).unwrap(), &reaper).unwrap();
     assert_eq!(child.ended().await.code, 4);
     assert_eq!(
         fs_err::read_to_string(&out).unwrap(),
@@ -159,7 +168,7 @@ async fn a_stop_reaches_the_whole_group() {
     // The leader ends at once, its child takes a moment.
     let script = "(trap 'sleep 0.2; exit' TERM; while :; do sleep 0.02; done) & exec sleep 60";
     let plan = plan(&workload(&["/bin/sh", "-c", script])).unwrap();
-    let mut child = plan.start(&reaper).unwrap();
+    let mut child = start(&plan, &reaper).unwrap();
     let group = child.pid();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let began = std::time::Instant::now();
@@ -180,7 +189,7 @@ async fn what_ignores_sigterm_is_killed_after_the_grace() {
     let reaper = Reaper::start().unwrap();
     let script = "trap '' TERM; while :; do sleep 0.02; done";
     let plan = plan(&workload(&["/bin/sh", "-c", script])).unwrap();
-    let mut child = plan.start(&reaper).unwrap();
+    let mut child = start(&plan, &reaper).unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (leader, ending) = stop(&mut child, StopSignal::TERM, Duration::from_millis(150)).await;
     assert_eq!(leader.unwrap().signal, Some(9));
@@ -193,7 +202,7 @@ async fn a_workload_leaves_nothing_behind() {
     let reaper = Reaper::start().unwrap();
     crate::sys::adopt_orphans();
     let plan = plan(&workload(&["/bin/sh", "-c", "sleep 60 & exit 0"])).unwrap();
-    let mut child = plan.start(&reaper).unwrap();
+    let mut child = start(&plan, &reaper).unwrap();
     let group = child.pid();
     child.ended().await;
     assert!(signal_group(group, GroupSignal::Ask));
@@ -232,7 +241,7 @@ async fn it_runs_as_its_user_with_that_users_groups_and_home() {
     let script = "test $(id -u) = 4711 -a $(id -g) = 4712 -a \"$(id -G)\" = 4712 -a $HOME = /";
     let mut workload = workload(&["/bin/sh", "-c", script]);
     workload.user = Some("4711:4712".to_owned());
-    let mut child = plan(&workload).unwrap().start(&reaper).unwrap();
+    let mut child = start(&plan(&workload).unwrap(), &reaper).unwrap();
     assert_eq!(child.ended().await.code, 0);
     // A home of /etc/passwd, and no group of the agent's.
     let daemon = fs_err::read_to_string("/etc/passwd").unwrap();
@@ -241,7 +250,7 @@ async fn it_runs_as_its_user_with_that_users_groups_and_home() {
         let script = format!("test $(id -un) = daemon -a $HOME = {home}");
         workload.entrypoint = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
         workload.user = Some("daemon".to_owned());
-        let mut child = plan(&workload).unwrap().start(&reaper).unwrap();
+        let mut child = start(&plan(&workload).unwrap(), &reaper).unwrap();
         assert_eq!(child.ended().await.code, 0);
     }
     workload.user = Some("no-such-user".to_owned());
@@ -263,7 +272,7 @@ async fn it_ends_by_the_signal_that_it_asks_for() {
             ready.display()
         );
         let plan = plan(&workload(&["/bin/sh", "-c", &script])).unwrap();
-        let mut child = plan.start(&reaper).unwrap();
+        let mut child = start(&plan, &reaper).unwrap();
         while !ready.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -1,0 +1,108 @@
+//! The last lines of a guest within a bound of memory. Pure: the oldest go when new ones come.
+
+use std::collections::VecDeque;
+
+use common::agent::log::{KEPT_BYTES, LogLine};
+
+/// What a line costs beside its text: the structure itself and the allocation. Empty lines are bounded by it.
+const LINE_COST_BYTES: usize = 96;
+
+/// Lines without a gap between them.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    lines: VecDeque<LogLine>,
+    bytes: usize,
+    newest: u64,
+}
+
+impl Ring {
+    /// Adds a line, which gets the next number whatever it says.
+    pub(super) fn push(&mut self, mut line: LogLine) {
+        self.newest += 1;
+        line.seq = self.newest;
+        self.bytes += cost(&line);
+        self.lines.push_back(line);
+        while self.bytes > KEPT_BYTES {
+            let Some(oldest) = self.lines.pop_front() else {
+                return;
+            };
+            self.bytes = self.bytes.saturating_sub(cost(&oldest));
+        }
+    }
+
+    /// The number of the newest line; 0 before the first.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The lines after `seq` that are still there, the oldest first.
+    pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = &LogLine> {
+        let first = self.lines.front().map_or(0, |line| line.seq);
+        let gone = seq.saturating_add(1).saturating_sub(first);
+        self.lines
+            .iter()
+            .skip(usize::try_from(gone).unwrap_or(usize::MAX))
+    }
+}
+
+fn cost(line: &LogLine) -> usize {
+    line.line.len() + LINE_COST_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use common::agent::log::LogStream;
+
+    use super::*;
+
+    fn line(text: &str) -> LogLine {
+        LogLine {
+            seq: 0,
+            at_ms: 0,
+            stream: LogStream::Stdout,
+            line: text.to_owned(),
+            partial: false,
+        }
+    }
+
+    fn seqs(ring: &Ring, after: u64) -> Vec<u64> {
+        ring.after(after).map(|line| line.seq).collect()
+    }
+
+    #[test]
+    fn lines_are_numbered_from_one() {
+        let mut ring = Ring::default();
+        assert_eq!(seqs(&ring, 0), [0; 0]);
+        for text in ["a", "b", "c"] {
+            ring.push(line(text));
+        }
+        assert_eq!(seqs(&ring, 0), [1, 2, 3]);
+        assert_eq!(seqs(&ring, 2), [3]);
+        assert_eq!(seqs(&ring, 3), [0; 0]);
+        assert_eq!(seqs(&ring, u64::MAX), [0; 0]);
+        assert_eq!(ring.newest(), 3);
+    }
+
+    #[test]
+    fn the_oldest_go_and_leave_a_gap() {
+        let mut ring = Ring::default();
+        let text = "x".repeat(1000);
+        for _ in 0..1000 {
+            ring.push(line(&text));
+        }
+        let kept = seqs(&ring, 0);
+        assert_eq!(kept.len(), KEPT_BYTES / (1000 + LINE_COST_BYTES));
+        assert_eq!(kept.last(), Some(&1000));
+        assert_eq!(seqs(&ring, 5), kept);
+        assert!(ring.bytes <= KEPT_BYTES);
+    }
+
+    #[test]
+    fn empty_lines_are_bounded_too() {
+        let mut ring = Ring::default();
+        for _ in 0..100_000 {
+            ring.push(line(""));
+        }
+        assert_eq!(ring.lines.len(), KEPT_BYTES / LINE_COST_BYTES);
+    }
+}
