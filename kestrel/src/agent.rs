@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::agent::{AGENT_PORT, tcp_port_beside};
 use common::error_chain::Chain;
 use common::manifest::Manifest;
+use tokio::sync::Semaphore;
 
 use crate::boot::Facts;
 use crate::console;
@@ -15,7 +16,7 @@ use crate::log::Log;
 use crate::manifest::{self, NoManifest};
 use crate::power::{ANSWER_BOUND, last_answers};
 use crate::reaper::Reaper;
-use crate::server::{Agent, TcpServer, start_vsock};
+use crate::server::{Agent, MAX_COPIES, TcpServer, start_vsock};
 use crate::session::Sessions;
 use crate::shell::{ConsoleShell, SERIAL, SHELL};
 use crate::signals::{self, Stop, StopReason};
@@ -76,6 +77,7 @@ async fn guest(
         base: OnceLock::new(),
         log: Arc::clone(log),
         sessions: Sessions::new(reaper.clone()),
+        copies: Arc::new(Semaphore::new(MAX_COPIES)),
         began,
     });
     // A bad manifest is told on the usual port too.

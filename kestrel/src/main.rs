@@ -5,6 +5,7 @@ mod boot;
 mod cmdline;
 mod command_probe;
 mod console;
+mod files;
 mod guest_config;
 mod http_client;
 mod interpreter;
@@ -29,11 +30,15 @@ mod workload;
 
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use common::error_chain::Chain;
 use common::exit_code;
 
 use crate::sys::{Linux, Sys};
+
+/// How long a thread that has copied a file waits for the next: threads cost memory.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// The machine that this process runs on, if it is PID 1.
 static MACHINE: Linux = Linux::new();
@@ -107,9 +112,15 @@ fn init(sys: &'static dyn Sys) {
         Ok(facts) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .max_blocking_threads(server::MAX_COPIES)
+                .thread_keep_alive(THREAD_KEEP_ALIVE)
                 .build();
             match runtime {
-                Ok(runtime) => runtime.block_on(agent::run(facts, began)),
+                Ok(runtime) => {
+                    runtime.block_on(agent::run(facts, began));
+                    // Its end would wait for copies that nobody takes. The machine's end does not.
+                    std::mem::forget(runtime);
+                }
                 Err(error) => console::fatal(&format!("Cannot wait for events: {error}")),
             }
         }

@@ -2,6 +2,7 @@
 
 mod body;
 mod exec;
+mod files;
 mod own;
 mod passthrough;
 mod query;
@@ -14,7 +15,9 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use common::agent::{EXEC_PATH, HEALTHZ_PATH, LOGS_PATH, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH};
+use common::agent::{
+    EXEC_PATH, FILES_PATH, HEALTHZ_PATH, LOGS_PATH, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH,
+};
 use common::guest_config::Secret;
 use common::manifest::BaseUrl;
 use hyper::body::Incoming;
@@ -33,6 +36,8 @@ use crate::session::Sessions;
 use crate::signals::Stop;
 use crate::status::StatusBoard;
 use body::{AgentBody, problem};
+
+pub(crate) use files::MAX_COPIES;
 
 /// Connections at a time on each listener. More wait in the kernel's queue; each may hold [`MAX_BUFFER_BYTES`] of memory.
 const MAX_CONNECTIONS: usize = 128;
@@ -67,6 +72,8 @@ pub(crate) struct Agent {
     pub(crate) log: Arc<Log>,
     /// The commands that the host runs.
     pub(crate) sessions: Sessions,
+    /// Places for copies of files.
+    pub(crate) copies: Arc<Semaphore>,
     /// When the agent began, on the boot-time clock.
     pub(crate) began: Duration,
 }
@@ -177,6 +184,7 @@ async fn answer(agent: &Arc<Agent>, request: Request<Incoming>) -> Response<Agen
         LOGS_PATH => own::logs(agent, query),
         STATS_PATH => own::stats(agent),
         EXEC_PATH => exec::exec(agent, request),
+        FILES_PATH => files::files(agent, request).await,
         _ => own::shutdown(agent),
     }
 }
@@ -186,6 +194,7 @@ fn allowed_methods(path: &str) -> Option<&'static [Method]> {
     match path {
         HEALTHZ_PATH | STATUS_PATH => Some(&[Method::GET, Method::HEAD]),
         LOGS_PATH | STATS_PATH => Some(&[Method::GET]),
+        FILES_PATH => Some(&[Method::HEAD, Method::GET, Method::PUT]),
         SHUTDOWN_PATH | EXEC_PATH => Some(&[Method::POST]),
         _ => None,
     }

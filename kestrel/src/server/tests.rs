@@ -31,6 +31,7 @@ async fn serve_agent_with(reaper: Reaper, base: Option<BaseUrl>, secret: Option<
         base: base.map(OnceLock::from).unwrap_or_default(),
         log: Arc::new(Log::new()),
         sessions: Sessions::new(reaper),
+        copies: Arc::new(Semaphore::new(MAX_COPIES)),
         began: Duration::ZERO,
     });
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -491,4 +492,156 @@ async fn a_command_needs_an_upgrade_and_a_place() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("too-many-sessions"), "{answer}");
     drop(places);
+}
+
+/// An answer whose body may be any bytes.
+async fn exchange_bytes(port: u16, head: &str, body: &[u8]) -> (String, Vec<u8>) {
+    let mut stream = connect(port).await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(body).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .expect("an end")
+        .unwrap();
+    let end = answer
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap();
+    let body = answer.split_off(end + 4);
+    (String::from_utf8(answer).unwrap(), body)
+}
+
+/// The bytes of a chunked body; whether it has its end.
+fn unchunked(mut body: &[u8]) -> (Vec<u8>, bool) {
+    let mut whole = Vec::new();
+    while let Some(at) = body.windows(2).position(|two| two == b"\r\n") {
+        let length = std::str::from_utf8(&body[..at]).unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            return (whole, true);
+        }
+        let chunk = &body[at + 2..];
+        if chunk.len() < length + 2 {
+            break;
+        }
+        whole.extend(&chunk[..length]);
+        body = &chunk[length + 2..];
+    }
+    (whole, false)
+}
+
+#[tokio::test]
+async fn files_go_out_and_in() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let contents: Vec<u8> = (0_u32..700_000).flat_map(u32::to_le_bytes).collect();
+    let file = from.path().join("a file");
+    fs_err::write(&file, &contents).unwrap();
+
+    let path = file.to_str().unwrap().replace(' ', "%20");
+    let head = with_secret(&format!("HEAD /agent/files?path={path}"));
+    let (answer, body) = exchange_bytes(served.port, &head, b"").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(
+        answer
+            .contains(r#"x-volant-file-stat: {"name":"a file","kind":"file","size_bytes":2800000"#),
+        "{answer}"
+    );
+    assert!(body.is_empty());
+
+    let get = with_secret(&format!("GET /agent/files?path={path}"));
+    let (answer, body) = exchange_bytes(served.port, &get, b"").await;
+    assert!(
+        answer.contains("content-type: application/x-tar\r\n"),
+        "{answer}"
+    );
+    let (archive, whole) = unchunked(&body);
+    assert!(whole);
+
+    let put = format!(
+        "PUT /agent/files?path={} HTTP/1.1\r\nhost: x\r\n{SECRET_HEADER}: {SECRET}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        to.path().display(),
+        archive.len()
+    );
+    let (answer, _) = exchange_bytes(served.port, &put, &archive).await;
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    assert!(answer.contains(r#""kind":"directory""#), "{answer}");
+    assert!(fs_err::read(to.path().join("a file")).unwrap() == contents);
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_copied_are_told() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let table = [
+        ("GET /agent/files", "400", "invalid-request"),
+        ("GET /agent/files?path=etc", "400", "invalid-request"),
+        ("GET /agent/files?path=/no/such", "404", "not-found"),
+        ("PUT /agent/files?path=/no/such", "404", "not-found"),
+        (
+            "PUT /agent/files?path=/etc/passwd",
+            "422",
+            "not-a-directory",
+        ),
+        ("GET /agent/files?path=/dev/null", "422", "not-copyable"),
+        ("POST /agent/files?path=/etc", "405", "method-not-allowed"),
+    ];
+    for (what, status, code) in table {
+        let answer = exchange(served.port, &with_secret(what)).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(answer.contains(&format!(r#""code":"{code}""#)), "{answer}");
+    }
+    let places = served.agent.copies.acquire_many(4).await.unwrap();
+    let answer = exchange(served.port, &with_secret("GET /agent/files?path=/etc")).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    drop(places);
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_has_no_end() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let folder = tempfile::tempdir().unwrap();
+    // A file that shrinks between its header and its contents is rare; directories without end are not, and fail the same way.
+    let mut deep = folder.path().to_owned();
+    for _ in 0..520 {
+        deep.push("d");
+    }
+    fs_err::create_dir_all(&deep).unwrap();
+    let get = with_secret(&format!(
+        "GET /agent/files?path={}",
+        folder.path().display()
+    ));
+    let (answer, body) = exchange_bytes(served.port, &get, b"").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(!unchunked(&body).1);
+    // Who asked for it knows; the agent goes on.
+    assert!(get_ok(served.port).await);
+}
+
+async fn get_ok(port: u16) -> bool {
+    get(port, "/healthz").await.starts_with("HTTP/1.1 200 ")
+}
+
+#[tokio::test]
+async fn a_copy_that_nobody_takes_waits_and_ends_with_its_reader() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs_err::write(&file, vec![1; 30_000_000]).unwrap();
+    let mut stream = connect(served.port).await;
+    let get = with_secret(&format!("GET /agent/files?path={}", file.display()));
+    stream.write_all(get.as_bytes()).await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    assert!(get_ok(served.port).await);
+    assert_eq!(served.agent.copies.available_permits(), MAX_COPIES - 1);
+    drop(stream);
+    let ended = async {
+        while served.agent.copies.available_permits() < MAX_COPIES {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("an end");
 }
