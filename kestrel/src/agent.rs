@@ -91,7 +91,7 @@ async fn guest(
     } else {
         tokio::select! {
             fetched = manifest::fetch(facts) => fetched?,
-            reason = stop.asked() => return Ok(reason),
+            order = stop.asked() => return Ok(order.reason),
         }
     };
     listener

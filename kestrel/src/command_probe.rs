@@ -1,4 +1,4 @@
-//! A health check that is a command in the guest: exit code 0 is healthy. It runs as the workload's user, and leaves nothing behind.
+//! A probe that is a command in the guest: exit code 0 is good. It runs as the workload's user, and leaves nothing behind.
 
 use std::io;
 use std::process::Stdio;
@@ -19,10 +19,46 @@ const KEPT_OUTPUT_BYTES: usize = 512;
 /// How long its output is waited for once it has ended: a process that it left may hold the pipe open.
 const OUTPUT_WAIT: Duration = Duration::from_millis(50);
 
-/// A health command that can never be run.
+/// A command that can never be run.
 #[derive(Debug, thiserror::Error)]
-#[error("The health command cannot be run")]
-pub(crate) struct HealthCommandError(#[source] WorkloadError);
+#[error("The {what} command cannot be run")]
+pub(crate) struct ProbeCommandError {
+    what: &'static str,
+    source: WorkloadError,
+}
+
+/// The commands of a manifest's probes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Commands {
+    /// That of its health check.
+    pub(crate) health: Option<CommandProbe>,
+    /// That of its liveness probe.
+    pub(crate) liveness: Option<CommandProbe>,
+}
+
+impl Commands {
+    /// The commands of a manifest, in the surroundings of its workload's `plan`.
+    pub(crate) fn of(
+        manifest: &Manifest,
+        plan: &Plan,
+        reaper: &Reaper,
+    ) -> Result<Self, ProbeCommandError> {
+        let command = |what, words: Option<&Vec<String>>| {
+            words
+                .map(|words| CommandProbe::new(what, words, plan, reaper))
+                .transpose()
+        };
+        let health = manifest.health_check.as_ref();
+        let liveness = manifest.liveness.as_ref();
+        Ok(Self {
+            health: command("health", health.and_then(|check| check.command.as_ref()))?,
+            liveness: command(
+                "liveness",
+                liveness.and_then(|check| check.command.as_ref()),
+            )?,
+        })
+    }
+}
 
 /// A command that is run again and again.
 #[derive(Debug, Clone)]
@@ -33,22 +69,21 @@ pub(crate) struct CommandProbe {
 }
 
 impl CommandProbe {
-    /// The health command of a manifest, if it has one, in the surroundings of its workload's `plan`.
-    pub(crate) fn of(
-        manifest: &Manifest,
+    fn new(
+        what: &'static str,
+        words: &[String],
         plan: &Plan,
         reaper: &Reaper,
-    ) -> Result<Option<Self>, HealthCommandError> {
-        let health = manifest.health_check.as_ref();
-        let Some(words) = health.and_then(|check| check.command.as_deref()) else {
-            return Ok(None);
-        };
+    ) -> Result<Self, ProbeCommandError> {
         let program = words.first().map_or("", String::as_str);
-        Ok(Some(Self {
-            plan: plan.with_words(words).map_err(HealthCommandError)?,
-            shown: format!("The health command `{program}`"),
+        let plan = plan
+            .with_words(words)
+            .map_err(|source| ProbeCommandError { what, source })?;
+        Ok(Self {
+            plan,
+            shown: format!("The {what} command `{program}`"),
             reaper: reaper.clone(),
-        }))
+        })
     }
 
     /// Runs it once, at most for `bound`. Its failure is one sentence.
@@ -141,7 +176,8 @@ mod tests {
         let words = ["sh", "-c", script].map(str::to_owned).to_vec();
         manifest.health_check.as_mut().unwrap().command = Some(words);
         let plan = Plan::new(&manifest).unwrap();
-        CommandProbe::of(&manifest, &plan, reaper).unwrap().unwrap()
+        let commands = Commands::of(&manifest, &plan, reaper).unwrap();
+        commands.health.unwrap()
     }
 
     fn manifest() -> Manifest {
@@ -155,7 +191,7 @@ mod tests {
         let _alone = alone().await;
         let reaper = Reaper::start().unwrap();
         let plan = Plan::new(&manifest()).unwrap();
-        let error = CommandProbe::of(&manifest(), &plan, &reaper).unwrap_err();
+        let error = Commands::of(&manifest(), &plan, &reaper).unwrap_err();
         let told = Chain(&error).to_string();
         assert!(
             told.starts_with("The health command cannot be run: "),

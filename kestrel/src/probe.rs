@@ -1,21 +1,19 @@
-//! Whether the workload is healthy, found out from inside the guest. Decides nothing about it: the host and the user read the verdict.
+//! Whether the workload is healthy, and later still alive, found out from inside the guest. Decides nothing about it: who supervises it does.
+
+mod check;
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use common::agent::HealthState;
-use common::error_chain::Chain;
-use common::manifest::{BaseUrl, DEFAULT_HEALTH_TIMEOUT_MS, Manifest, WorkloadKind};
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper::header::{HOST, USER_AGENT};
-use hyper::{Request, Uri};
+use common::manifest::{DEFAULT_HEALTH_TIMEOUT_MS, Manifest, WorkloadKind};
 use tokio::time::Instant;
 
-use crate::command_probe::CommandProbe;
-use crate::http_client::{HttpError, authority, connect, send};
+use crate::command_probe::Commands;
+use crate::http_client::connect;
 use crate::status::StatusBoard;
+use check::Check;
 
 /// The wait before the first probe: a small server needs about this to bind its port.
 const FIRST_WAIT: Duration = Duration::from_millis(2);
@@ -32,24 +30,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The shortest time of one probe, at the very end of the time for health.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How often the status tells a count of probes when nothing else changed. Each change wakes those who wait for one.
-const COUNT_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The wait between looks at the guest's own address while nothing accepts there.
 const OUTSIDE_WAIT: Duration = Duration::from_secs(2);
-
-/// What makes a workload healthy.
-#[derive(Debug, Clone)]
-enum Check {
-    /// It runs.
-    Runs,
-    /// Its port accepts a connection.
-    Accepts(BaseUrl),
-    /// A GET of this path answers 2xx.
-    Answers(BaseUrl, String),
-    /// A command in the guest ends with exit code 0.
-    Succeeds(CommandProbe),
-}
 
 /// What is probed, and how long it may take.
 #[derive(Debug)]
@@ -58,28 +40,41 @@ pub(crate) struct Probe {
     timeout: Duration,
     max_wait: Duration,
     outside: Option<(Ipv4Addr, u16)>,
+    liveness: Option<Liveness>,
+}
+
+/// What is probed once it is healthy.
+#[derive(Debug)]
+struct Liveness {
+    check: Check,
+    interval: Duration,
+    timeout: Duration,
+    threshold: u32,
 }
 
 impl Probe {
-    /// The probe that a manifest asks for. `own` is the guest's address, if it has one; `command` is the manifest's health command, ready
-    /// to be run.
-    pub(crate) fn new(
-        manifest: &Manifest,
-        own: Option<Ipv4Addr>,
-        command: Option<CommandProbe>,
-    ) -> Self {
+    /// The probes that a manifest asks for. `own` is the guest's address, if it has one; `commands` are the manifest's, ready to be run.
+    pub(crate) fn new(manifest: &Manifest, own: Option<Ipv4Addr>, commands: Commands) -> Self {
         let workload = &manifest.workload;
         let base = workload.base();
+        let places = (base.as_ref(), own);
         let health = manifest.health_check.as_ref();
         let endpoint = health.and_then(|check| check.endpoint.as_deref());
-        let check = match (command, endpoint, &base, workload.kind) {
-            (Some(command), ..) => Check::Succeeds(command),
-            (None, Some(endpoint), Some(base), _) => {
-                Check::Answers(base.clone(), format!("{}{endpoint}", base.path))
-            }
-            (None, None, Some(base), WorkloadKind::Http) => Check::Accepts(base.clone()),
+        let tcp_port = health.and_then(|check| check.tcp_port);
+        let named = Check::named(endpoint, tcp_port, commands.health, places);
+        let check = named.unwrap_or_else(|| match (&base, workload.kind) {
+            (Some(base), WorkloadKind::Http) => Check::Accepts(base.clone()),
             _ => Check::Runs,
-        };
+        });
+        let liveness = manifest.liveness.as_ref().and_then(|liveness| {
+            let endpoint = liveness.endpoint.as_deref();
+            Some(Liveness {
+                check: Check::named(endpoint, liveness.tcp_port, commands.liveness, places)?,
+                interval: Duration::from_millis(liveness.interval_ms),
+                timeout: Duration::from_millis(liveness.timeout_ms),
+                threshold: liveness.failure_threshold,
+            })
+        });
         let timeout_ms = health.map_or(DEFAULT_HEALTH_TIMEOUT_MS, |check| check.timeout_ms);
         let interval_ms = health.and_then(|check| check.interval_ms);
         Self {
@@ -87,28 +82,26 @@ impl Probe {
             timeout: Duration::from_millis(timeout_ms),
             max_wait: interval_ms.map_or(MAX_WAIT, Duration::from_millis),
             outside: own.zip(base.map(|base| base.port)),
+            liveness,
         }
     }
 
-    /// Probes a workload that has just started, and tells the board. Goes on until it is dropped.
-    pub(crate) async fn watch(&self, board: &StatusBoard) -> Infallible {
-        let probes = self.until_healthy(board).await;
-        board.healthy(probes);
-        if let Some((address, port)) = self.outside {
-            look_from_outside(address, port, board).await;
+    /// Probes a workload that has just started, and tells the board. Answers with the last reason if it is not alive any more.
+    pub(crate) async fn watch(&self, board: &StatusBoard) -> String {
+        self.until_healthy(board).await;
+        board.healthy();
+        tokio::select! {
+            reason = self.until_not_alive(board) => reason,
+            never = self.look_from_outside(board) => match never {},
         }
-        std::future::pending().await
     }
 
-    /// Answers with the number of probes so far once one succeeded.
-    async fn until_healthy(&self, board: &StatusBoard) -> u64 {
-        let mut probes = board.now().health.probes;
+    async fn until_healthy(&self, board: &StatusBoard) {
         if matches!(self.check, Check::Runs) {
-            return probes;
+            return;
         }
         let deadline = Instant::now() + self.timeout;
         let mut wait = FIRST_WAIT;
-        let mut told: Option<(HealthState, String, Instant)> = None;
         loop {
             let late = Instant::now() >= deadline;
             let pause = if late {
@@ -118,86 +111,57 @@ impl Probe {
             };
             tokio::time::sleep(pause).await;
             wait = (wait * 2).min(self.max_wait);
-            probes += 1;
             let left = deadline.saturating_duration_since(Instant::now());
             let bound = if late { PROBE_TIMEOUT } else { left };
-            let reason = match self
-                .once(bound.clamp(MIN_PROBE_TIMEOUT, PROBE_TIMEOUT))
-                .await
-            {
-                Ok(()) => return probes,
-                Err(reason) => reason,
+            let bound = bound.clamp(MIN_PROBE_TIMEOUT, PROBE_TIMEOUT);
+            let found = self.check.once(bound).await;
+            board.probed();
+            let Err(reason) = found else {
+                return;
             };
             let state = if Instant::now() >= deadline {
                 HealthState::Unhealthy
             } else {
                 HealthState::Unknown
             };
-            let news = told.as_ref().is_none_or(|(told_state, told_reason, at)| {
-                *told_state != state || *told_reason != reason || at.elapsed() >= COUNT_INTERVAL
-            });
-            if news {
-                board.not_healthy(state, reason.clone(), probes);
-                told = Some((state, reason, Instant::now()));
-            }
+            board.not_healthy(state, reason);
         }
     }
 
-    /// One probe, with its failure in one sentence.
-    async fn once(&self, bound: Duration) -> Result<(), String> {
-        let (what, attempt) = match &self.check {
-            Check::Runs => return Ok(()),
-            Check::Accepts(base) => {
-                let what = format!("Connecting to {}", authority(base));
-                (what, tokio::time::timeout(bound, accepts(base)).await)
-            }
-            Check::Answers(base, path) => {
-                let what = format!("GET http://{}{path}", authority(base));
-                (what, tokio::time::timeout(bound, answers(base, path)).await)
-            }
-            Check::Succeeds(command) => return command.once(bound).await,
+    /// Waits until as many liveness probes in a row have failed as the manifest says.
+    async fn until_not_alive(&self, board: &StatusBoard) -> String {
+        let Some(liveness) = &self.liveness else {
+            return std::future::pending().await;
         };
-        match attempt {
-            Ok(Ok(Verdict::Good)) => Ok(()),
-            Ok(Ok(Verdict::Status(status))) => Err(format!("{what} answered {status}")),
-            Ok(Err(error)) => Err(format!("{what}: {}", Chain(&error))),
-            Err(_) => Err(format!("{what}: no answer within {} ms", bound.as_millis())),
+        let mut failures = 0;
+        loop {
+            tokio::time::sleep(liveness.interval).await;
+            let found = liveness.check.once(liveness.timeout).await;
+            board.probed();
+            let Err(reason) = found else {
+                failures = 0;
+                board.healthy();
+                continue;
+            };
+            failures += 1;
+            if failures >= liveness.threshold {
+                board.not_healthy(HealthState::Unhealthy, reason.clone());
+                return reason;
+            }
+            // One failure says little: the verdict stays, and the reason shows what is coming.
+            board.not_healthy(HealthState::Healthy, reason);
         }
     }
-}
 
-enum Verdict {
-    Good,
-    Status(u16),
-}
-
-async fn accepts(base: &BaseUrl) -> Result<Verdict, HttpError> {
-    connect(&base.host, base.port).await.map(|_| Verdict::Good)
-}
-
-async fn answers(base: &BaseUrl, path: &str) -> Result<Verdict, HttpError> {
-    let stream = connect(&base.host, base.port).await?;
-    // The manifest's checks leave only graphic ASCII; a path that is still no URI is asked for as `/`.
-    let uri: Uri = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
-    let mut request = Request::new(Empty::<Bytes>::new());
-    *request.uri_mut() = uri;
-    let headers = request.headers_mut();
-    if let Ok(host) = authority(base).parse() {
-        headers.insert(HOST, host);
+    /// A workload that listens on 127.0.0.1 only is healthy, and nobody can reach it: the guest's own address shows the difference.
+    async fn look_from_outside(&self, board: &StatusBoard) -> Infallible {
+        if let Some((address, port)) = self.outside {
+            look_from_outside(address, port, board).await;
+        }
+        std::future::pending().await
     }
-    headers.insert(
-        USER_AGENT,
-        hyper::header::HeaderValue::from_static("kestrel"),
-    );
-    let status = send(stream, request).await?.status();
-    Ok(if status.is_success() {
-        Verdict::Good
-    } else {
-        Verdict::Status(status.as_u16())
-    })
 }
 
-/// A workload that listens on 127.0.0.1 only is healthy, and nobody can reach it: the guest's own address shows the difference.
 async fn look_from_outside(address: Ipv4Addr, port: u16, board: &StatusBoard) {
     loop {
         let reachable = connect(&address.to_string(), port).await.is_ok();
@@ -286,7 +250,7 @@ mod tests {
             (manifest("exec", "", ""), Check::Runs, 10_000),
         ];
         for (manifest, check, timeout_ms) in table {
-            let probe = Probe::new(&manifest, own, None);
+            let probe = Probe::new(&manifest, own, Commands::default());
             assert_eq!(format!("{:?}", probe.check), format!("{check:?}"));
             assert_eq!(probe.timeout, Duration::from_millis(timeout_ms));
             let port = manifest.workload.port();
@@ -300,7 +264,7 @@ mod tests {
         let probe = Probe::new(
             &manifest("http", &format!("{url}/base"), HEALTH),
             None,
-            None,
+            Commands::default(),
         );
         let board = board();
         let watched = Arc::clone(&board);
@@ -320,7 +284,7 @@ mod tests {
         let probe = Probe::new(
             &manifest("http", &format!("http://{address}/base"), HEALTH),
             None,
-            None,
+            Commands::default(),
         );
         let board = board();
         let watched = Arc::clone(&board);
@@ -356,9 +320,9 @@ mod tests {
         let probe = Probe::new(
             &manifest("http", &format!("{url}/base"), HEALTH),
             None,
-            None,
+            Commands::default(),
         );
-        let reason = probe.once(Duration::from_secs(5)).await.unwrap_err();
+        let reason = probe.check.once(Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(reason, format!("GET {url}/base/health answered 503"));
 
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -366,9 +330,13 @@ mod tests {
         let probe = Probe::new(
             &manifest("http", &format!("http://{address}"), HEALTH),
             None,
-            None,
+            Commands::default(),
         );
-        let reason = probe.once(Duration::from_millis(60)).await.unwrap_err();
+        let reason = probe
+            .check
+            .once(Duration::from_millis(60))
+            .await
+            .unwrap_err();
         assert_eq!(
             reason,
             format!("GET http://{address}/health: no answer within 60 ms")
@@ -380,7 +348,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let own = Some(Ipv4Addr::LOCALHOST);
-        let probe = Probe::new(&manifest("http", &url, ""), own, None);
+        let probe = Probe::new(&manifest("http", &url, ""), own, Commands::default());
         let board = board();
         let watched = Arc::clone(&board);
         let watching = tokio::spawn(async move { probe.watch(&watched).await });
@@ -404,5 +372,65 @@ mod tests {
         let waited = tokio::time::timeout(Duration::from_millis(200), looking).await;
         assert!(waited.is_err());
         assert_eq!(board.now().health.reachable_from_outside, Some(false));
+    }
+
+    #[test]
+    fn a_port_is_looked_for_on_every_address_of_the_guest() {
+        let own = Some(Ipv4Addr::new(10, 0, 0, 2));
+        let health = r#","health_check":{"tcp_port":5432},"liveness":{"tcp_port":5432,"failure_threshold":2}"#;
+        let manifest = manifest("exec", "", health);
+        let probe = Probe::new(&manifest, own, Commands::default());
+        let check = format!("{:?}", Check::Listens(5432, own));
+        assert_eq!(format!("{:?}", probe.check), check);
+        let liveness = probe.liveness.unwrap();
+        assert_eq!(format!("{:?}", liveness.check), check);
+        assert_eq!(liveness.interval, Duration::from_secs(10));
+        assert_eq!(liveness.timeout, Duration::from_secs(1));
+        assert_eq!(liveness.threshold, 2);
+    }
+
+    #[tokio::test]
+    async fn a_port_counts_wherever_it_listens() {
+        let bound = Duration::from_secs(5);
+        for address in ["127.0.0.1:0", "127.0.0.2:0"] {
+            let listener = TcpListener::bind(address).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let own = Some(Ipv4Addr::new(127, 0, 0, 2));
+            assert_eq!(Check::Listens(port, own).once(bound).await, Ok(()));
+            drop(listener);
+            let refused = Check::Listens(port, own).once(bound).await;
+            let reason = format!("Connecting to port {port}: connection refused");
+            assert_eq!(refused, Err(reason));
+        }
+    }
+
+    const LIVENESS: &str = r#","health_check":{"endpoint":"/health"},
+        "liveness":{"endpoint":"/health","interval_ms":100,"timeout_ms":5000,"failure_threshold":3}"#;
+
+    #[tokio::test]
+    async fn only_failures_in_a_row_mean_that_it_is_not_alive() {
+        let answers = [200, 200, 503, 503, 200, 503, 503, 500];
+        let (url, _server) = server(answers.into_iter().map(Some).collect()).await;
+        let manifest = manifest("http", &format!("{url}/base"), LIVENESS);
+        let probe = Probe::new(&manifest, None, Commands::default());
+        let board = board();
+        let watched = Arc::clone(&board);
+        let watching = tokio::spawn(async move { probe.watch(&watched).await });
+        let doubtful = async {
+            let mut status = until(&board, HealthState::Healthy).await;
+            while status.health.reason.is_none() {
+                let next = board.newer_than(status.generation, Duration::from_secs(20));
+                status = next.await;
+            }
+            status
+        };
+        let status = doubtful.await;
+        assert_eq!(status.health.state, HealthState::Healthy);
+        assert_eq!(status.phase, common::agent::GuestPhase::Ready);
+        let reason = watching.await.unwrap();
+        assert_eq!(reason, format!("GET {url}/base/health answered 500"));
+        let health = board.now().health;
+        assert_eq!((health.state, health.probes), (HealthState::Unhealthy, 8));
+        assert!(health.last_probe_us.is_some());
     }
 }

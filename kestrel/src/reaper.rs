@@ -26,6 +26,7 @@ pub(crate) struct Reaper {
 pub(crate) struct Child {
     pid: u32,
     end: oneshot::Receiver<Reaped>,
+    reaped: Option<Reaped>,
 }
 
 impl Reaper {
@@ -62,7 +63,11 @@ impl Reaper {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(pid, sender);
-        Ok(Child { pid, end })
+        Ok(Child {
+            pid,
+            end,
+            reaped: None,
+        })
     }
 }
 
@@ -83,10 +88,13 @@ impl Child {
         self.pid
     }
 
-    /// Waits for the end. May be dropped and called again until it has answered once.
+    /// Waits for the end. May be dropped and called again, and has the same answer each time.
     pub(crate) async fn ended(&mut self) -> Reaped {
+        if let Some(reaped) = self.reaped {
+            return reaped;
+        }
         match (&mut self.end).await {
-            Ok(reaped) => reaped,
+            Ok(reaped) => *self.reaped.insert(reaped),
             // The reaper's task never ends while this runtime lives, so the wait is for the runtime's own end.
             Err(_) => std::future::pending().await,
         }
@@ -128,6 +136,7 @@ pub(crate) mod tests {
         for (code, child) in &mut children {
             let reaped = child.ended().await;
             assert_eq!((reaped.pid, reaped.code), (child.pid(), *code));
+            assert_eq!(child.ended().await, reaped);
         }
         assert!(reaper.waiting.lock().unwrap().is_empty());
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -33,9 +34,18 @@ impl fmt::Display for StopReason {
     }
 }
 
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StopOrder {
+    /// Why.
+    pub(crate) reason: StopReason,
+    /// How long the workload has after its stop signal; as its manifest says if nothing.
+    pub(crate) grace: Option<Duration>,
+}
+
 /// The request to stop: made once, seen by all.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop(watch::Sender<Option<StopReason>>);
+pub(crate) struct Stop(watch::Sender<Option<StopOrder>>);
 
 impl Stop {
     /// Nothing is asked yet.
@@ -43,27 +53,32 @@ impl Stop {
         Self(watch::Sender::new(None))
     }
 
-    /// Asks to stop. The first reason stays.
+    /// Asks to stop, with the grace that the manifest says. The first order stays.
     pub(crate) fn ask(&self, reason: StopReason) {
+        self.ask_within(reason, None);
+    }
+
+    /// Asks to stop. The first order stays.
+    pub(crate) fn ask_within(&self, reason: StopReason, grace: Option<Duration>) {
         self.0.send_if_modified(|asked| {
             let first = asked.is_none();
             if first {
-                *asked = Some(reason);
+                *asked = Some(StopOrder { reason, grace });
             }
             first
         });
     }
 
     /// Waits until somebody asks. Answers at once afterwards.
-    pub(crate) async fn asked(&self) -> StopReason {
+    pub(crate) async fn asked(&self) -> StopOrder {
         let mut changes = self.0.subscribe();
-        let reason = changes
+        let order = changes
             .wait_for(Option::is_some)
             .await
             .ok()
-            .and_then(|reason| *reason);
-        match reason {
-            Some(reason) => reason,
+            .and_then(|order| *order);
+        match order {
+            Some(order) => order,
             // The sender is `self`: it cannot be gone.
             None => std::future::pending().await,
         }
@@ -94,8 +109,8 @@ mod tests {
         let stop = Stop::new();
         stop.ask(StopReason::Request);
         stop.ask(StopReason::WorkloadEnded);
-        assert_eq!(stop.asked().await, StopReason::Request);
-        assert_eq!(stop.clone().asked().await, StopReason::Request);
+        assert_eq!(stop.asked().await.reason, StopReason::Request);
+        assert_eq!(stop.clone().asked().await.reason, StopReason::Request);
     }
 
     #[tokio::test]
@@ -103,6 +118,6 @@ mod tests {
         let stop = Stop::new();
         listen(&stop).unwrap();
         signal_self(SIGPWR);
-        assert_eq!(stop.asked().await, StopReason::Signal("SIGPWR"));
+        assert_eq!(stop.asked().await.reason, StopReason::Signal("SIGPWR"));
     }
 }

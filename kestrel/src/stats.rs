@@ -10,7 +10,7 @@ use crate::sys::{boot_time, root_usage};
 /// The longest of the files that are read, in bytes: /proc/stat has a line for each CPU and interrupt.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
-/// Microseconds of one tick: the kernel tells CPU times in hundredths of a second on every machine (`USER_HZ`, proc_stat(5)).
+/// Microseconds of one tick: the kernel tells CPU times in hundredths of a second on every machine (`USER_HZ`, `proc_stat(5)`).
 const TICK_US: u64 = 10_000;
 
 /// What the guest uses now. What its kernel does not tell is 0.

@@ -153,21 +153,28 @@ impl StatusBoard {
     }
 
     /// The workload answers, or needs no probe and runs.
-    pub(crate) fn healthy(&self, probes: u64) {
+    pub(crate) fn healthy(&self) {
         self.change(|status| {
             set_phase(status, GuestPhase::Ready);
             status.health.state = HealthState::Healthy;
             status.health.reason = None;
-            status.health.probes = probes;
         });
     }
 
-    /// A probe failed because of `reason`; `state` says whether the time for it is over.
-    pub(crate) fn not_healthy(&self, state: HealthState, reason: String, probes: u64) {
+    /// A probe failed because of `reason`; `state` is the verdict after it.
+    pub(crate) fn not_healthy(&self, state: HealthState, reason: String) {
         self.change(|status| {
             status.health.state = state;
             status.health.reason = Some(reason);
-            status.health.probes = probes;
+        });
+    }
+
+    /// A probe has ended. That alone is no news: nobody who waits for a change is woken by it.
+    pub(crate) fn probed(&self) {
+        self.status.send_if_modified(|status| {
+            status.health.probes += 1;
+            status.health.last_probe_us = Some(micros(boot_time()));
+            false
         });
     }
 
@@ -246,17 +253,27 @@ mod tests {
         let generation = board.now().generation;
         board.enter(GuestPhase::Workload);
         assert_eq!(board.now().generation, generation);
-        board.healthy(1);
+        board.healthy();
         assert_eq!(board.now().generation, generation + 1);
-        board.healthy(1);
+        board.healthy();
         assert_eq!(board.now().generation, generation + 1);
+    }
+
+    #[test]
+    fn a_probe_is_counted_without_being_a_change() {
+        let board = board();
+        board.probed();
+        board.probed();
+        let status = board.now();
+        assert_eq!((status.generation, status.health.probes), (1, 2));
+        assert!(status.health.last_probe_us.is_some());
     }
 
     #[test]
     fn a_restart_is_told_in_full() {
         let board = board();
         board.workload_started(9);
-        board.healthy(2);
+        board.healthy();
         board.reachable_from_outside(true);
         board.workload_ended(EXIT);
         board.waits_for_restart("It ended".to_owned());
@@ -270,7 +287,7 @@ mod tests {
 
         board.workload_started(10);
         assert_eq!(board.now().health.state, HealthState::Unknown);
-        board.healthy(3);
+        board.healthy();
         let phases: Vec<GuestPhase> = board.now().phases.iter().map(|mark| mark.phase).collect();
         assert_eq!(
             phases,
@@ -289,7 +306,7 @@ mod tests {
     fn the_way_down_has_no_way_back() {
         let board = board();
         board.enter(GuestPhase::Stopping);
-        board.healthy(1);
+        board.healthy();
         assert_eq!(board.now().phase, GuestPhase::Stopping);
         board.failed("Broken".to_owned());
         assert_eq!(board.now().phase, GuestPhase::Failed);
@@ -302,7 +319,7 @@ mod tests {
     fn phases_are_bounded_and_keep_the_boot() {
         let board = board();
         board.workload_started(1);
-        board.healthy(1);
+        board.healthy();
         for pid in 2..100 {
             board.waits_for_restart(String::new());
             board.workload_started(pid);

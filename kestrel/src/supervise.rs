@@ -9,13 +9,13 @@ use common::error_chain::Chain;
 use common::manifest::{Manifest, RestartPolicy};
 use tokio::time::Instant;
 
-use crate::command_probe::CommandProbe;
+use crate::command_probe::Commands;
 use crate::console;
 use crate::log::{Log, Output};
 use crate::probe::Probe;
 use crate::reaper::{Child, Reaper};
 use crate::session::Sessions;
-use crate::signals::{Stop, StopReason};
+use crate::signals::{Stop, StopOrder, StopReason};
 use crate::stats;
 use crate::status::StatusBoard;
 use crate::sys::Reaped;
@@ -29,6 +29,9 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// A workload that ran this long is a healthy one: the next wait is short again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// The exit code of a workload that had to be ended because it did not do its work.
+const FAILED: i32 = 1;
 
 /// So many ends in a row before any stable run are a crash loop.
 const CRASH_LOOP_ENDS: u32 = 5;
@@ -88,8 +91,8 @@ pub(crate) struct Supervisor<'a> {
 enum RunEnd {
     /// It did.
     Ended(Reaped),
-    /// The guest is to stop.
-    Asked(StopReason),
+    /// It did not do its work any more, and was ended.
+    NotAlive(Option<Reaped>),
 }
 
 impl Supervisor<'_> {
@@ -100,28 +103,28 @@ impl Supervisor<'_> {
     pub(crate) async fn run(&self) -> Result<StopReason, WorkloadError> {
         let plan = Plan::new(self.manifest)?;
         self.sessions.run_as(&plan);
-        let command = CommandProbe::of(self.manifest, &plan, self.reaper)
-            .map_err(|error| WorkloadError::HealthCommand(Box::new(error)))?;
-        let probe = Probe::new(self.manifest, self.own, command);
+        let commands = Commands::of(self.manifest, &plan, self.reaper)
+            .map_err(|error| WorkloadError::ProbeCommand(Box::new(error)))?;
+        let probe = Probe::new(self.manifest, self.own, commands);
         let output = Output::start(self.log, plan.user()).map_err(WorkloadError::Output)?;
         let mut back_off = BackOff::new();
         let mut child = plan.start(self.reaper, &output)?;
         loop {
             let began = Instant::now();
             self.board.workload_started(child.pid());
-            let ended = match self.one_run(&mut child, &probe).await {
-                RunEnd::Ended(ended) => ended,
-                RunEnd::Asked(reason) => {
-                    self.end(&mut child, &output, reason).await;
-                    return Ok(reason);
+            let run = match self.one_run(&mut child, &probe).await {
+                Ok(run) => run,
+                Err(order) => {
+                    self.end(&mut child, &output, order).await;
+                    return Ok(order.reason);
                 }
             };
-            self.ended(ended);
+            let mut ran = began.elapsed();
             clear_group(child.pid()).await;
             output.settle();
-            let mut what = format!("The workload {}", how_it_ended(ended));
+            let (mut what, code) = self.ended(&run);
             let policy = self.manifest.workload.restart;
-            if !policy.restarts_after(ended.code) {
+            if !policy.restarts_after(code) {
                 let policy = policy_name(policy);
                 self.say(&format!(
                     "{what}; its restart policy is `{policy}`, so the guest powers off"
@@ -129,7 +132,6 @@ impl Supervisor<'_> {
                 self.board.enter(GuestPhase::Stopping);
                 return Ok(StopReason::WorkloadEnded);
             }
-            let mut ran = began.elapsed();
             child = loop {
                 let wait = back_off.after(ran);
                 self.board.crash_loop(back_off.is_crash_loop());
@@ -146,18 +148,27 @@ impl Supervisor<'_> {
         }
     }
 
-    /// One run of the workload, until something ends it.
-    async fn one_run(&self, child: &mut Child, probe: &Probe) -> RunEnd {
+    /// One run of the workload to its end, or until the guest is to stop.
+    async fn one_run(&self, child: &mut Child, probe: &Probe) -> Result<RunEnd, StopOrder> {
         let stable = async {
             tokio::time::sleep(STABLE_AFTER).await;
             self.board.crash_loop(false);
-            std::future::pending().await
+            std::future::pending::<String>().await
         };
-        tokio::select! {
-            ended = child.ended() => RunEnd::Ended(ended),
-            reason = self.stop.asked() => RunEnd::Asked(reason),
-            never = probe.watch(self.board) => match never {},
+        let reason = tokio::select! {
+            ended = child.ended() => return Ok(RunEnd::Ended(ended)),
+            order = self.stop.asked() => return Err(order),
+            reason = probe.watch(self.board) => reason,
             never = stable => never,
+        };
+        self.say(&format!(
+            "The workload is not alive any more and is stopped: {reason}"
+        ));
+        let workload = &self.manifest.workload;
+        let grace = Duration::from_millis(workload.stop_grace_ms);
+        tokio::select! {
+            (leader, _) = stop(child, workload.stop_signal(), grace) => Ok(RunEnd::NotAlive(leader)),
+            order = self.stop.asked() => Err(order),
         }
     }
 
@@ -168,35 +179,49 @@ impl Supervisor<'_> {
         self.board.waits_for_restart(text);
         tokio::select! {
             () = tokio::time::sleep(wait) => None,
-            reason = self.stop.asked() => Some(reason),
+            order = self.stop.asked() => Some(order.reason),
         }
     }
 
-    async fn end(&self, child: &mut Child, output: &Output, reason: StopReason) {
+    async fn end(&self, child: &mut Child, output: &Output, order: StopOrder) {
         self.board.enter(GuestPhase::Stopping);
         let workload = &self.manifest.workload;
-        let grace_ms = workload.stop_grace_ms;
-        self.say(&format!("Stopping: {reason}"));
-        let (leader, ending) = stop(
-            child,
-            workload.stop_signal(),
-            Duration::from_millis(grace_ms),
-        )
-        .await;
+        let grace = order
+            .grace
+            .unwrap_or_else(|| Duration::from_millis(workload.stop_grace_ms));
+        self.say(&format!("Stopping: {}", order.reason));
+        let (leader, ending) = stop(child, workload.stop_signal(), grace).await;
         output.settle();
         if ending == Ending::Forced {
             self.say(&format!(
-                "The workload did not end within {grace_ms} ms and was killed"
+                "The workload did not end within {} ms and was killed",
+                grace.as_millis()
             ));
         }
         if let Some(ended) = leader {
-            self.ended(ended);
+            self.board.workload_ended(ended);
         }
+        self.board.oom_kills(stats::oom_kills());
     }
 
-    fn ended(&self, ended: Reaped) {
-        self.board.workload_ended(ended);
+    /// Tells the board how a run ended. Answers with it in words, and with the exit code that the restart policy goes by.
+    fn ended(&self, run: &RunEnd) -> (String, i32) {
+        let (ended, what, code) = match run {
+            RunEnd::Ended(ended) => {
+                let what = format!("The workload {}", how_it_ended(*ended));
+                (Some(*ended), what, ended.code)
+            }
+            // However well it took its end, it has failed.
+            RunEnd::NotAlive(ended) => {
+                let what = "The workload was not alive any more".to_owned();
+                (*ended, what, FAILED)
+            }
+        };
+        if let Some(ended) = ended {
+            self.board.workload_ended(ended);
+        }
         self.board.oom_kills(stats::oom_kills());
+        (what, code)
     }
 
     /// Says it on the console, for whoever looks at the guest, and in the log, between the workload's own lines.

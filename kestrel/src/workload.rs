@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::manifest::{Manifest, StopSignal};
 
 use crate::boot::HOME;
-use crate::command_probe::HealthCommandError;
+use crate::command_probe::ProbeCommandError;
 use crate::interpreter::{self, Interpreter};
 use crate::log::Output;
 use crate::reaper::{Child, Reaper};
@@ -62,9 +62,9 @@ pub(crate) enum WorkloadError {
     /// Who is to run it.
     #[error(transparent)]
     User(#[from] UserError),
-    /// What says that it is healthy.
+    /// What says that it is healthy or alive.
     #[error(transparent)]
-    HealthCommand(Box<HealthCommandError>),
+    ProbeCommand(Box<ProbeCommandError>),
     /// The working directory.
     #[error("The working directory `{workdir}` does not exist in the image")]
     NoWorkdir {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The most bytes of one line. A longer one comes in pieces, all but the last with [`LogLine::partial`].
+/// The most bytes of one line as the workload writes it: its JSON has up to six times as many. A longer line comes in pieces, all but the
+/// last with [`LogLine::partial`].
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// The bytes that kestrel keeps for a host that does not listen just now. Older lines are lost, and counted.
@@ -41,7 +42,7 @@ pub struct LogLine {
     pub at_ms: u64,
     /// Where it comes from.
     pub stream: LogStream,
-    /// The text without its line break. What is not UTF-8 is replaced by U+FFFD.
+    /// The text without its line break, be it LF or CR LF. What is not UTF-8 is replaced by U+FFFD.
     pub line: String,
     /// Whether the line goes on in the next one of its stream.
     #[serde(default, skip_serializing_if = "is_false")]

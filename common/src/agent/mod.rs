@@ -36,17 +36,21 @@ pub const STATUS_PATH: &str = "/agent/status";
 /// after its stop signal, instead of what the manifest says.
 pub const SHUTDOWN_PATH: &str = "/agent/shutdown";
 
-/// `GET` with the secret: [`log::LogLine`]s, one JSON object a line, those after `?after=<seq>` and then each as it comes, without end.
+/// `GET` with the secret: [`log::LogLine`]s, one JSON object a line, those after `?after=<seq>` and then each as it comes, until the guest
+/// ends. An `after` that no line has yet is from before a reboot: it is answered as 0. Without `after` it begins with what is kept.
 pub const LOGS_PATH: &str = "/agent/logs";
 
 /// `GET` with the secret: [`stats::GuestStats`].
 pub const STATS_PATH: &str = "/agent/stats";
 
-/// `POST` with the secret, upgraded to [`session::PROTOCOL`]: runs a command.
+/// `POST` with the secret, upgraded to [`session::PROTOCOL`]: runs a command. What is wrong with the command is said in the session; only a
+/// missing upgrade (426) and too many sessions (503) are answers without one.
 pub const EXEC_PATH: &str = "/agent/exec";
 
 /// With the secret and `?path=<absolute path>`: `HEAD` says what is there, `GET` gives it as a tar archive whose members begin with its last
-/// part, and `PUT` unpacks a tar archive into the directory that is there. Each answer has [`stats::FILE_STAT_HEADER`].
+/// part, and `PUT` unpacks a tar archive into the directory that is there (204). The path is escaped as in a form: a blank is `+` or `%20`, a
+/// plus `%2B`. Each answer about something that is there has [`stats::FILE_STAT_HEADER`]. A `GET` that fails in its middle breaks the
+/// connection. The root's members begin with nothing; devices, pipes, sockets and what is mounted below are left out.
 pub const FILES_PATH: &str = "/agent/files";
 
 /// The longest time that one status request waits, in milliseconds.
@@ -60,7 +64,7 @@ pub const CONSOLE_PREFIX: &str = "kestrel: ";
 pub struct AgentStatus {
     /// The agent's version.
     pub version: String,
-    /// Grows with each change of anything below except `now_us`.
+    /// Grows with each change of anything below except `now_us`, `health.probes` and `health.last_probe_us`.
     pub generation: u64,
     /// The guest's boot-time clock (`CLOCK_BOOTTIME`) when this was written, in microseconds. The host's clock less this is when the kernel began.
     pub now_us: u64,
@@ -109,7 +113,7 @@ pub enum GuestPhase {
 pub struct GuestHealth {
     /// The verdict.
     pub state: HealthState,
-    /// The last probe's failure in one sentence, while not healthy.
+    /// The last probe's failure in one sentence, if it failed. While healthy it is that of a liveness probe whose like would end the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Number of probes so far.

@@ -4,6 +4,9 @@
 //! A message is a [`Channel`] and its payload. On a WebSocket it is one binary message, the channel's byte first; on the agent's connection,
 //! after `101 Switching Protocols` to [`PROTOCOL`], a length of four bytes in network order stands between the two. The host's first message
 //! is [`Channel::Start`]; the guest's last one is [`Channel::Exit`] or [`Channel::Failed`].
+//!
+//! A host that closes its side is gone: the command's group gets SIGHUP, and SIGKILL five seconds later. One that breaks the protocol is
+//! treated so too, and told by [`Channel::Failed`].
 
 use std::collections::BTreeMap;
 
@@ -25,17 +28,17 @@ pub enum Channel {
     Start,
     /// Host: bytes for the command's standard input.
     Stdin,
-    /// Host: there is no more input. No payload.
+    /// Host: there is no more input. No payload. At a terminal it is the character EOT.
     StdinEnd,
     /// Host: [`TerminalSize`] as JSON.
     Resize,
     /// Host: [`SendSignal`] as JSON, for the command's process group.
     Signal,
-    /// Guest: what the command wrote to its standard output, or to its terminal.
+    /// Guest: what the command wrote to its standard output, or to its terminal. An empty one is a sign of life.
     Stdout,
     /// Guest: what it wrote to its standard error.
     Stderr,
-    /// Guest: [`Exit`] as JSON. All output came before.
+    /// Guest: [`Exit`] as JSON. All output of the command came before; that of processes that it left is not waited for.
     Exit,
     /// Guest: a [`Problem`](crate::api::Problem) as JSON: the command did not run.
     Failed,
@@ -121,10 +124,10 @@ pub fn parse_header(bytes: [u8; HEADER_BYTES]) -> Result<(Channel, usize), Inval
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// Program and arguments. Without any, the image's shell, as far as it has one.
+    /// Program and arguments. Without any, the image's shell: /bin/sh, /bin/bash or /bin/ash, as far as it has one.
     #[serde(default)]
     pub command: Vec<String>,
-    /// Added to the workload's environment.
+    /// Added to the workload's environment. At a terminal `TERM` is `xterm` unless it is given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Where it runs; the workload's directory if none.

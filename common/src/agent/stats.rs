@@ -20,7 +20,7 @@ pub struct GuestStats {
     pub disk_used_bytes: u64,
     /// Processes that the kernel ended for lack of memory since it began: `oom_kill` of `/proc/vmstat`.
     pub oom_kills: u64,
-    /// Processes there are.
+    /// Processes there are, the kernel's own threads included.
     pub processes: u32,
 }
 

@@ -26,9 +26,10 @@ const MERGED: [&str; 7] = [
 
 /// Of these members of a part, the first one given by the template takes the second one from the image away: a command's arguments mean
 /// nothing to another command, and there is one way to find out health.
-const REPLACED: [(&str, &str, &str); 3] = [
+const REPLACED: [(&str, &str, &str); 4] = [
     ("workload", "entrypoint", "args"),
     ("health_check", "endpoint", "command"),
+    ("health_check", "tcp_port", "command"),
     ("health_check", "command", "endpoint"),
 ];
 

@@ -7,9 +7,11 @@ use serde_json::Value;
 
 use super::validate::{FieldProblem, ManifestError, check};
 use super::{
-    Action, Artifact, Console, DEFAULT_CPU_CORES, DEFAULT_HEALTH_TIMEOUT_MS, DEFAULT_MEMORY_MIB,
-    DEFAULT_STOP_GRACE_MS, Expose, HealthCheck, MAX_MANIFEST_BYTES, Manifest, Network, Protocol,
-    Resources, RestartPolicy, Rootfs, RootfsFormat, StopSignal, Workload, WorkloadKind,
+    Action, Artifact, Console, DEFAULT_CPU_CORES, DEFAULT_FAILURE_THRESHOLD,
+    DEFAULT_HEALTH_TIMEOUT_MS, DEFAULT_LIVENESS_INTERVAL_MS, DEFAULT_LIVENESS_TIMEOUT_MS,
+    DEFAULT_MEMORY_MIB, DEFAULT_STOP_GRACE_MS, Expose, HealthCheck, Liveness, MAX_MANIFEST_BYTES,
+    Manifest, Network, Protocol, Resources, RestartPolicy, Rootfs, RootfsFormat, StopSignal,
+    Workload, WorkloadKind,
 };
 use crate::digest::Digest;
 use crate::name::Name;
@@ -42,6 +44,8 @@ pub(crate) struct Raw {
     actions: BTreeMap<String, Action>,
     /// How readiness is found out; without it a VM is ready when its workload runs.
     health_check: Option<RawHealthCheck>,
+    /// How it is found out that the workload still does its work, once it is ready; without it a workload is alive as long as it runs.
+    liveness: Option<RawLiveness>,
     /// The process that the agent runs and keeps running.
     workload: Option<RawWorkload>,
     /// The environment; that of `workload` comes before it.
@@ -93,14 +97,35 @@ struct RawResources {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawHealthCheck {
-    /// The path below `base_url` that answers 2xx when the workload is healthy; there is this or `command`.
+    /// The path below `base_url` that answers 2xx when the workload is healthy; there is one of this, `tcp_port` and `command`.
     endpoint: String,
+    /// The port in the guest that accepts connections when the workload is healthy.
+    tcp_port: Option<u16>,
     /// Program and arguments, run in the guest, that end with exit code 0 when the workload is healthy.
     command: Vec<String>,
     /// How long the first success may take, in milliseconds; 0 for 10 seconds.
     timeout_ms: u64,
     /// The longest wait between two probes until the first success, in milliseconds.
     interval_ms: Option<u64>,
+}
+
+/// How it is found out that the workload still does its work. One that does not is stopped, and counts as one that failed.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+struct RawLiveness {
+    /// The path below `base_url` that answers 2xx; there is one of this, `tcp_port` and `command`.
+    endpoint: String,
+    /// The port in the guest that accepts connections.
+    tcp_port: Option<u16>,
+    /// Program and arguments, run in the guest, that end with exit code 0.
+    command: Vec<String>,
+    /// The wait between two probes, in milliseconds; 0 for 10 seconds.
+    interval_ms: u64,
+    /// How long one probe may take, in milliseconds; 0 for one second.
+    timeout_ms: u64,
+    /// How many probes must fail in a row; 0 for 3.
+    failure_threshold: u32,
 }
 
 /// What the workload offers on the network.
@@ -257,6 +282,7 @@ impl TryFrom<Raw> for Manifest {
             },
             actions: raw.actions,
             health_check: raw.health_check.as_ref().and_then(health_check),
+            liveness: raw.liveness.as_ref().map(liveness),
             workload,
             network,
             console: raw.console,
@@ -375,17 +401,32 @@ fn network(raw: Option<&RawNetwork>, problems: &mut Vec<FieldProblem>) -> Networ
 fn health_check(raw: &RawHealthCheck) -> Option<HealthCheck> {
     let endpoint = non_empty(&raw.endpoint);
     let command = (!raw.command.is_empty()).then(|| raw.command.clone());
-    if endpoint.is_none() && command.is_none() {
+    if endpoint.is_none() && command.is_none() && raw.tcp_port.is_none() {
         return None;
     }
     Some(HealthCheck {
         endpoint,
+        tcp_port: raw.tcp_port,
         command,
         timeout_ms: Some(raw.timeout_ms)
             .filter(|timeout_ms| *timeout_ms > 0)
             .unwrap_or(DEFAULT_HEALTH_TIMEOUT_MS),
         interval_ms: raw.interval_ms.filter(|interval_ms| *interval_ms > 0),
     })
+}
+
+fn liveness(raw: &RawLiveness) -> Liveness {
+    let given_ms = |ms| Some(ms).filter(|ms| *ms > 0);
+    Liveness {
+        endpoint: non_empty(&raw.endpoint),
+        tcp_port: raw.tcp_port,
+        command: (!raw.command.is_empty()).then(|| raw.command.clone()),
+        interval_ms: given_ms(raw.interval_ms).unwrap_or(DEFAULT_LIVENESS_INTERVAL_MS),
+        timeout_ms: given_ms(raw.timeout_ms).unwrap_or(DEFAULT_LIVENESS_TIMEOUT_MS),
+        failure_threshold: Some(raw.failure_threshold)
+            .filter(|threshold| *threshold > 0)
+            .unwrap_or(DEFAULT_FAILURE_THRESHOLD),
+    }
 }
 
 fn workload(

@@ -23,7 +23,9 @@ pub use artifact::{
 pub(crate) use dialect::Raw as RawManifest;
 pub use source::{InvalidSource, Source, resolve};
 pub use stop_signal::{InvalidStopSignal, StopSignal};
-pub use validate::{FieldProblem, MAX_WAIT_MS, ManifestError};
+pub use validate::{
+    FieldProblem, MAX_FAILURE_THRESHOLD, MAX_WAIT_MS, MIN_LIVENESS_INTERVAL_MS, ManifestError,
+};
 
 /// The largest manifest that is read, in bytes. The kernel command line bounds useful ones far below this.
 pub const MAX_MANIFEST_BYTES: usize = 256 * 1024;
@@ -39,6 +41,15 @@ pub const DEFAULT_HEALTH_TIMEOUT_MS: u64 = 10_000;
 
 /// How long a workload may take to end after its stop signal when the manifest does not say, in milliseconds.
 pub const DEFAULT_STOP_GRACE_MS: u64 = 10_000;
+
+/// The wait between two liveness probes when the manifest does not say, in milliseconds.
+pub const DEFAULT_LIVENESS_INTERVAL_MS: u64 = 10_000;
+
+/// How long one liveness probe may take when the manifest does not say, in milliseconds.
+pub const DEFAULT_LIVENESS_TIMEOUT_MS: u64 = 1_000;
+
+/// How many liveness probes must fail in a row when the manifest does not say.
+pub const DEFAULT_FAILURE_THRESHOLD: u32 = 3;
 
 /// A plugin as its author describes it. Values of this type have passed every check: see [`Manifest::from_json`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +77,9 @@ pub struct Manifest {
     /// How readiness is found out. Without it a VM is ready when its workload runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// How it is found out that the workload still does its work. Without it a workload is alive as long as it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Liveness>,
     /// The process to run.
     pub workload: Workload,
     /// What the workload offers on the network.
@@ -112,9 +126,12 @@ pub struct Action {
 /// How readiness is found out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthCheck {
-    /// The path below the workload's `base_url` that answers 2xx when it is healthy. Exactly one of this and `command` is there.
+    /// The path below the workload's `base_url` that answers 2xx when it is healthy. Exactly one of this, `tcp_port` and `command` is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// The port that accepts connections when it is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_port: Option<u16>,
     /// Program and arguments, run in the guest as the workload's user, that end with exit code 0 when it is healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
@@ -124,6 +141,27 @@ pub struct HealthCheck {
     /// a second without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u64>,
+}
+
+/// How it is found out, from the moment that the workload is ready, that it still does its work. One that does not is stopped, and counts as
+/// one that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Liveness {
+    /// The path below the workload's `base_url` that answers 2xx. Exactly one of this, `tcp_port` and `command` is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The port that accepts connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_port: Option<u16>,
+    /// Program and arguments, run in the guest as the workload's user, that end with exit code 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// The wait between two probes, in milliseconds.
+    pub interval_ms: u64,
+    /// How long one probe may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How many probes must fail in a row.
+    pub failure_threshold: u32,
 }
 
 /// What the workload offers on the network. Information: every port of a guest is reachable at its own address.

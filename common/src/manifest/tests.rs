@@ -124,6 +124,18 @@ fn each_fault_is_named_by_its_member() {
         ("/workload/env", json!({"A": "w".repeat(131_071)})),
         ("/health_check/command", json!(["/x"])),
         ("/health_check/interval_ms", json!(3_600_001)),
+        ("/health_check/tcp_port", json!(80)),
+        ("/liveness", json!({})),
+        ("/liveness", json!({"interval_ms": 500})),
+        ("/liveness/endpoint", json!("alive")),
+        ("/liveness/tcp_port", json!(70_000)),
+        ("/liveness/tcp_port", json!(81)),
+        ("/liveness/command", json!(["/x"])),
+        ("/liveness/interval_ms", json!(99)),
+        ("/liveness/interval_ms", json!(3_600_001)),
+        ("/liveness/timeout_ms", json!(3_600_001)),
+        ("/liveness/failure_threshold", json!(1001)),
+        ("/liveness/failure_threshold", json!(-1)),
         ("/network/expose/0/port", json!(0)),
         ("/network/expose/0/port", json!(70_000)),
         ("/network/expose/0/protocol", json!("icmp")),
@@ -132,6 +144,7 @@ fn each_fault_is_named_by_its_member() {
     for (pointer, value) in table {
         let mut manifest = minimal();
         manifest["health_check"] = json!({"endpoint": "/"});
+        manifest["liveness"] = json!({"endpoint": "/"});
         manifest["actions"] = json!({"go": {"method": "GET", "path": "/go"}});
         manifest["network"] = json!({"expose": [{"port": 80}]});
         manifest["rootfs"] = json!({"url": ""});
@@ -282,6 +295,58 @@ fn what_an_image_says_about_its_process_is_read() {
     assert_eq!(
         Manifest::from_json(manifest.to_json().as_bytes()),
         Ok(manifest)
+    );
+}
+
+#[test]
+fn there_are_three_ways_to_probe() {
+    let ways = [
+        json!({"endpoint": "/alive"}),
+        json!({"tcp_port": 5432}),
+        json!({"command": ["/bin/true"]}),
+    ];
+    for way in ways {
+        let mut value = minimal();
+        value["health_check"] = way.clone();
+        value["liveness"] = way.clone();
+        let manifest = parse(&value).unwrap();
+        let check = manifest.health_check.as_ref().unwrap();
+        let liveness = manifest.liveness.as_ref().unwrap();
+        assert_eq!(
+            (&check.endpoint, check.tcp_port, &check.command),
+            (&liveness.endpoint, liveness.tcp_port, &liveness.command)
+        );
+        assert_eq!(
+            (
+                liveness.interval_ms,
+                liveness.timeout_ms,
+                liveness.failure_threshold
+            ),
+            (10_000, 1_000, 3)
+        );
+        assert_eq!(
+            Manifest::from_json(manifest.to_json().as_bytes()),
+            Ok(manifest)
+        );
+    }
+    let mut value = minimal();
+    value["workload"] = json!({"entrypoint": ["/x"]});
+    value["liveness"] = json!({"endpoint": "/"});
+    let error = parse(&value).unwrap_err();
+    assert_eq!(error.problems[0].pointer, "/liveness/endpoint");
+    value["liveness"] = json!({"tcp_port": 0});
+    let error = parse(&value).unwrap_err();
+    assert_eq!(error.problems[0].pointer, "/liveness/tcp_port");
+    value["liveness"] =
+        json!({"tcp_port": 1, "interval_ms": 100, "timeout_ms": 7, "failure_threshold": 1});
+    let liveness = parse(&value).unwrap().liveness.unwrap();
+    assert_eq!(
+        (
+            liveness.interval_ms,
+            liveness.timeout_ms,
+            liveness.failure_threshold
+        ),
+        (100, 7, 1)
     );
 }
 

@@ -9,6 +9,12 @@ use super::BaseUrl;
 /// The longest time that a manifest may ask to wait, in milliseconds: one hour. Longer is a mistake in the unit.
 pub const MAX_WAIT_MS: u64 = 3_600_000;
 
+/// The shortest wait between two liveness probes, in milliseconds: shorter ones are a load of their own.
+pub const MIN_LIVENESS_INTERVAL_MS: u64 = 100;
+
+/// The most liveness probes that may fail in a row. More is a mistake in the member.
+pub const MAX_FAILURE_THRESHOLD: u32 = 1000;
+
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldProblem {
@@ -93,11 +99,13 @@ pub(super) fn parse_base_url(url: &str) -> Result<BaseUrl, String> {
 pub(super) mod check {
     //! The checks themselves, one function for each part of a manifest.
 
-    use super::{FieldProblem, MAX_WAIT_MS, parse_base_url};
+    use super::{
+        FieldProblem, MAX_FAILURE_THRESHOLD, MAX_WAIT_MS, MIN_LIVENESS_INTERVAL_MS, parse_base_url,
+    };
     use crate::manifest::dialect::{Raw, RawExpose};
     use crate::manifest::{
-        Action, HealthCheck, MAX_WRITABLE_MB, MIN_WRITABLE_MB, Manifest, Network, Rootfs, Workload,
-        WorkloadKind,
+        Action, HealthCheck, Liveness, MAX_WRITABLE_MB, MIN_WRITABLE_MB, Manifest, Network, Rootfs,
+        Workload, WorkloadKind,
     };
 
     /// The longest argument or `NAME=value` in bytes: `MAX_ARG_STRLEN` less its NUL (include/uapi/linux/binfmts.h).
@@ -200,6 +208,9 @@ pub(super) mod check {
         problems.extend(network(&manifest.network));
         if let Some(check) = &manifest.health_check {
             problems.extend(health_check(check, &manifest.workload));
+        }
+        if let Some(check) = &manifest.liveness {
+            problems.extend(liveness(check, &manifest.workload));
         }
         problems.extend(
             manifest
@@ -342,36 +353,90 @@ pub(super) mod check {
     }
 
     fn health_check(check: &HealthCheck, workload: &Workload) -> Vec<FieldProblem> {
-        let mut problems = Vec::new();
-        let mut refuse = |member: &str, detail: &str| {
-            let pointer = format!("/health_check/{member}");
-            problems.push(FieldProblem::new(pointer, detail));
+        let probed = Probed {
+            member: "health_check",
+            what: "A health check",
+            endpoint: check.endpoint.as_deref(),
+            tcp_port: check.tcp_port,
+            command: check.command.as_deref(),
         };
-        let printable = |c: char| c.is_ascii_graphic();
-        if let Some(endpoint) = &check.endpoint {
-            if !endpoint.starts_with('/') || !endpoint.chars().all(printable) {
-                refuse(
-                    "endpoint",
-                    "The endpoint must be a path that begins with `/`",
-                );
-            } else if workload.base_url.is_none() {
-                let detail = "A health endpoint needs `workload.base_url` to be probed at";
-                refuse("endpoint", detail);
-            }
-        }
-        if let Some(words) = &check.command {
-            if check.endpoint.is_some() {
-                let detail = "A health check is an `endpoint` or a `command`, and not both";
-                refuse("command", detail);
-            }
-            if is_empty_command(words) {
-                refuse("command", "The command has no program to run");
-            }
-            problems.extend(command("/health_check/command", words));
-        }
+        let mut problems = probed.problems(workload);
         problems.extend(wait("/health_check/timeout_ms", Some(check.timeout_ms)));
         problems.extend(wait("/health_check/interval_ms", check.interval_ms));
         problems
+    }
+
+    fn liveness(check: &Liveness, workload: &Workload) -> Vec<FieldProblem> {
+        let probed = Probed {
+            member: "liveness",
+            what: "A liveness probe",
+            endpoint: check.endpoint.as_deref(),
+            tcp_port: check.tcp_port,
+            command: check.command.as_deref(),
+        };
+        let mut problems = probed.problems(workload);
+        problems.extend(wait("/liveness/timeout_ms", Some(check.timeout_ms)));
+        problems.extend(wait("/liveness/interval_ms", Some(check.interval_ms)));
+        if check.interval_ms < MIN_LIVENESS_INTERVAL_MS {
+            let detail = format!("There are at least {MIN_LIVENESS_INTERVAL_MS} ms between probes");
+            problems.push(FieldProblem::new("/liveness/interval_ms", detail));
+        }
+        if check.failure_threshold > MAX_FAILURE_THRESHOLD {
+            let detail = format!("At most {MAX_FAILURE_THRESHOLD} probes can fail in a row");
+            problems.push(FieldProblem::new("/liveness/failure_threshold", detail));
+        }
+        problems
+    }
+
+    /// The three ways to find something out about a workload, of which a manifest names one.
+    struct Probed<'a> {
+        member: &'static str,
+        what: &'static str,
+        endpoint: Option<&'a str>,
+        tcp_port: Option<u16>,
+        command: Option<&'a [String]>,
+    }
+
+    impl Probed<'_> {
+        fn problems(&self, workload: &Workload) -> Vec<FieldProblem> {
+            let mut problems = Vec::new();
+            let mut refuse = |kind: &str, detail: String| {
+                let pointer = format!("/{}{kind}", self.member);
+                problems.push(FieldProblem::new(pointer, detail));
+            };
+            let what = self.what;
+            let one = format!("{what} is an `endpoint`, a `tcp_port` or a `command`");
+            match (self.endpoint, self.tcp_port, self.command) {
+                (None, None, None) => refuse("", one),
+                (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+                    refuse("/command", format!("{one}, and only one of them"));
+                }
+                (Some(_), Some(_), None) => {
+                    refuse("/tcp_port", format!("{one}, and only one of them"));
+                }
+                (Some(_), None, None) | (None, Some(_), None) | (None, None, Some(_)) => {}
+            }
+            if let Some(endpoint) = self.endpoint {
+                if !endpoint.starts_with('/') || !endpoint.chars().all(|c| c.is_ascii_graphic()) {
+                    let detail = "The endpoint must be a path that begins with `/`";
+                    refuse("/endpoint", detail.to_owned());
+                } else if workload.base_url.is_none() {
+                    let detail = "An endpoint needs `workload.base_url` to be probed at";
+                    refuse("/endpoint", detail.to_owned());
+                }
+            }
+            if self.tcp_port == Some(0) {
+                let detail = "A port is a number from 1 to 65535";
+                refuse("/tcp_port", detail.to_owned());
+            }
+            if let Some(words) = self.command {
+                if is_empty_command(words) {
+                    refuse("/command", "The command has no program to run".to_owned());
+                }
+                problems.extend(command(&format!("/{}/command", self.member), words));
+            }
+            problems
+        }
     }
 
     fn action(name: &str, action: &Action) -> Option<FieldProblem> {

@@ -138,7 +138,7 @@ mod tests {
         assert!(found[1].0.starts_with('é'));
         // A line of exactly the most bytes has an end that is not missing.
         let found = lines(&["x".repeat(MAX_LINE_BYTES).as_bytes(), b"\n"]);
-        assert_eq!(found[0].1, true);
+        assert!(found[0].1);
         assert_eq!(found[1], (String::new(), false));
     }
 

@@ -185,7 +185,7 @@ async fn answer(agent: &Arc<Agent>, request: Request<Incoming>) -> Response<Agen
         STATS_PATH => own::stats(agent),
         EXEC_PATH => exec::exec(agent, request),
         FILES_PATH => files::files(agent, request).await,
-        _ => own::shutdown(agent),
+        _ => own::shutdown(agent, query),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::agent::{MAX_STATUS_WAIT_MS, SECRET_HEADER};
+use common::manifest::MAX_WAIT_MS;
 use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
@@ -93,8 +94,13 @@ pub(super) fn logs(agent: &Arc<Agent>, query: &str) -> Response<AgentBody> {
 }
 
 /// Asks the guest to stop.
-pub(super) fn shutdown(agent: &Agent) -> Response<AgentBody> {
-    agent.stop.ask(StopReason::Request);
+pub(super) fn shutdown(agent: &Agent, query: &str) -> Response<AgentBody> {
+    let grace_ms = match query::number(query, "grace_ms") {
+        Ok(grace_ms) => grace_ms,
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, "invalid-request", &detail),
+    };
+    let grace = grace_ms.map(|ms| Duration::from_millis(ms.min(MAX_WAIT_MS)));
+    agent.stop.ask_within(StopReason::Request, grace);
     json(StatusCode::ACCEPTED, r#"{"status":"stopping"}"#.to_owned())
 }
 

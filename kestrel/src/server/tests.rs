@@ -211,11 +211,32 @@ async fn only_the_secret_stops_the_guest() {
 
     let answer = exchange(served.port, &ask(Some(SECRET))).await;
     assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n"), "{answer}");
-    assert_eq!(served.agent.stop.asked().await, StopReason::Request);
+    assert_eq!(served.agent.stop.asked().await.reason, StopReason::Request);
 
     let open = serve_agent(None, None).await;
     let answer = exchange(open.port, &ask(Some(SECRET))).await;
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[tokio::test]
+async fn whoever_stops_the_guest_says_how_long_it_may_take() {
+    let table = [
+        ("", None),
+        ("?grace_ms=0", Some(Duration::ZERO)),
+        ("?grace_ms=1500", Some(Duration::from_millis(1500))),
+        ("?grace_ms=99999999999", Some(Duration::from_hours(1))),
+    ];
+    for (query, grace) in table {
+        let served = serve_agent(None, Some(SECRET)).await;
+        let ask = with_secret(&format!("POST /agent/shutdown{query}"));
+        let answer = exchange(served.port, &ask).await;
+        assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+        assert_eq!(served.agent.stop.asked().await.grace, grace);
+    }
+    let served = serve_agent(None, Some(SECRET)).await;
+    let ask = with_secret("POST /agent/shutdown?grace_ms=soon");
+    let answer = exchange(served.port, &ask).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ impl From<WorkloadError> for Refusal {
             }
             WorkloadError::NoWorkdir { .. } => (StatusCode::NOT_FOUND, "workdir-not-found"),
             WorkloadError::User(_) => (StatusCode::UNPROCESSABLE_ENTITY, "user-not-found"),
-            WorkloadError::HealthCommand(_)
+            WorkloadError::ProbeCommand(_)
             | WorkloadError::Workdir { .. }
             | WorkloadError::Output(_)
             | WorkloadError::Start { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "not-started"),

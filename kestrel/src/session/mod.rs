@@ -132,7 +132,7 @@ impl Sessions {
         let first = tokio::time::timeout(START_BOUND, frame::read(from)).await;
         let start: Start = match first {
             Ok(Ok((Channel::Start, payload))) => {
-                serde_json::from_slice(&payload).map_err(not_as_it_should_be)?
+                serde_json::from_slice(&payload).map_err(|error| not_as_it_should_be(&error))?
             }
             Ok(Ok(_)) | Err(_) => {
                 return Err(Refusal::invalid("A session begins with what is to run"));
@@ -157,7 +157,7 @@ impl Sessions {
         let (queue, queued) = mpsc::channel(QUEUED_INPUTS);
         let end = tokio::select! {
             refusal = receive(from, &controls, queue) => End::Cut(refusal),
-            () = feed(stdin, is_terminal, queued) => End::Cut(None),
+            never = feed(stdin, is_terminal, queued) => match never {},
             end = pass_on(to, &mut child, &controls, [Some(&*stdout), stderr.as_deref()]) => end,
         };
         let refusal = match end {
@@ -227,7 +227,7 @@ where
             }
             Channel::Resize => serde_json::from_slice(&payload)
                 .map(|size| controls.resize(size))
-                .map_err(not_as_it_should_be),
+                .map_err(|error| not_as_it_should_be(&error)),
             Channel::Signal => signal(&payload).map(|signal| controls.signal(signal)),
             Channel::Start => Err(Refusal::invalid("A session runs one command")),
             Channel::Stdout | Channel::Stderr | Channel::Exit | Channel::Failed => {
@@ -242,21 +242,22 @@ where
 }
 
 fn signal(payload: &[u8]) -> Result<StopSignal, Refusal> {
-    let SendSignal { signal } = serde_json::from_slice(payload).map_err(not_as_it_should_be)?;
+    let SendSignal { signal } =
+        serde_json::from_slice(payload).map_err(|error| not_as_it_should_be(&error))?;
     StopSignal::of_number(signal)
         .ok_or_else(|| Refusal::invalid(format!("`{signal}` is not a signal from 1 to 64")))
 }
 
-fn not_as_it_should_be(error: serde_json::Error) -> Refusal {
+fn not_as_it_should_be(error: &serde_json::Error) -> Refusal {
     Refusal::invalid(format!("A message is not as it should be: {error}"))
 }
 
-/// Writes what the host sends to the command's input. Goes on, without writing, when there is none any more; ends with the queue.
+/// Writes what the host sends to the command's input. Goes on, without writing, when there is none any more.
 async fn feed(
     mut stdin: Option<Arc<Watched>>,
     is_terminal: bool,
     mut queued: mpsc::Receiver<Input>,
-) {
+) -> Infallible {
     while let Some(input) = queued.recv().await {
         let Some(open) = &stdin else {
             continue;

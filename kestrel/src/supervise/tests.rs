@@ -215,6 +215,85 @@ async fn on_failure_restarts_after_a_failure() {
     assert_eq!(guest.board.now().phase, GuestPhase::Stopping);
 }
 
+/// A workload that lives until the file at `path` is gone, which its liveness command looks for.
+fn mortal(path: &std::path::Path, script: &str, policy: &str) -> Manifest {
+    let mut manifest = manifest(script, policy);
+    let json = format!(
+        r#"{{"name":"x","version":"1","initramfs":{{"url":"/x"}},"workload":{{"entrypoint":["/x"]}},
+            "liveness":{{"command":["/usr/bin/test","-e","{}"],"interval_ms":100,"timeout_ms":10000,"failure_threshold":2}}}}"#,
+        path.display()
+    );
+    manifest.liveness = Manifest::from_json(json.as_bytes()).unwrap().liveness;
+    manifest
+}
+
+#[tokio::test]
+async fn what_is_not_alive_is_stopped_and_has_failed() {
+    let _alone = alone().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alive");
+    fs_err::write(&file, "").unwrap();
+    // It takes its end well, and is started again all the same.
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.02; done";
+    let guest = run(mortal(&file, script, "on-failure"));
+    until(&guest.board, |status| status.phase == GuestPhase::Ready).await;
+    fs_err::remove_file(&file).unwrap();
+    let status = until(&guest.board, |status| status.phase == GuestPhase::BackOff).await;
+    assert_eq!(status.workload.last_exit.map(|exit| exit.code), Some(0));
+    assert_eq!(
+        status.health.reason.as_deref(),
+        Some("The workload was not alive any more; it is started again in 100 ms")
+    );
+    fs_err::write(&file, "").unwrap();
+    let status = until(&guest.board, |status| {
+        status.workload.restarts == 1 && status.phase == GuestPhase::Ready
+    })
+    .await;
+    assert_eq!(status.health.state, HealthState::Healthy);
+    guest.stop.ask(StopReason::Request);
+    guest.run.await.unwrap().unwrap();
+    let said: Vec<String> = crate::log::tests::kept(&guest.log)
+        .into_iter()
+        .map(|line| line.line)
+        .collect();
+    assert!(
+        said[0].starts_with("The workload is not alive any more and is stopped: The liveness command `/usr/bin/test` ended with exit code 1"),
+        "{said:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_policy_may_end_a_guest_that_is_not_alive() {
+    let _alone = alone().await;
+    let missing = std::path::Path::new("/no/such/file");
+    let guest = run(mortal(missing, "exec sleep 600", "never"));
+    let reason = guest.run.await.unwrap().unwrap();
+    assert_eq!(reason, StopReason::WorkloadEnded);
+    assert_eq!(guest.board.now().phase, GuestPhase::Stopping);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_the_end_of_what_is_not_alive() {
+    let _alone = alone().await;
+    let missing = std::path::Path::new("/no/such/file");
+    let mut manifest = mortal(
+        missing,
+        "trap '' TERM; while :; do sleep 0.02; done",
+        "always",
+    );
+    manifest.workload.stop_grace_ms = 3_600_000;
+    let guest = run(manifest);
+    until(&guest.board, |status| {
+        status.health.state == HealthState::Unhealthy
+    })
+    .await;
+    let grace = Some(Duration::from_millis(10));
+    guest.stop.ask_within(StopReason::Request, grace);
+    guest.run.await.unwrap().unwrap();
+    let exit = guest.board.now().workload.last_exit.unwrap();
+    assert_eq!(exit.signal, Some(9));
+}
+
 #[tokio::test]
 async fn a_stop_ends_the_workload_first() {
     let _alone = alone().await;

@@ -77,7 +77,7 @@ impl AsFd for Watched {
     }
 }
 
-/// A terminal whose far end is closed says EIO (drivers/tty/n_tty.c), where a pipe would say its end.
+/// A terminal whose far end is closed says EIO (`drivers/tty/n_tty.c`), where a pipe would say its end.
 fn end_of_terminal(read: io::Result<usize>) -> io::Result<usize> {
     match read {
         Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(0),

@@ -94,9 +94,10 @@ pub fn plugin_details(manifest: &Manifest, artifacts: &[ArtifactInfo]) -> String
 }
 
 fn health(check: &HealthCheck) -> String {
-    let what = match (&check.endpoint, &check.command) {
-        (Some(endpoint), _) => format!("GET {endpoint}"),
-        (None, command) => command.as_deref().unwrap_or_default().join(" "),
+    let what = match (&check.endpoint, check.tcp_port, &check.command) {
+        (Some(endpoint), ..) => format!("GET {endpoint}"),
+        (None, Some(port), _) => format!("port {port} accepts"),
+        (None, None, command) => command.as_deref().unwrap_or_default().join(" "),
     };
     format!("{what} within {} ms", check.timeout_ms)
 }
