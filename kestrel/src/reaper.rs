@@ -1,6 +1,6 @@
 //! The one place that waits for children. As PID 1 it also takes the statuses of orphans, which nobody else would.
 //!
-//! Everything runs on one thread: between a fork and the entry in the list the reaper cannot run, so no status is lost.
+//! All that starts processes runs on one thread: between a fork and the entry in the list the reaper cannot run, so no status is lost.
 //! `tokio::process` must not be used beside it: both would wait for the same child.
 
 use std::collections::HashMap;

@@ -6,7 +6,7 @@
 //! is [`Channel::Start`]; the guest's last one is [`Channel::Exit`] or [`Channel::Failed`].
 //!
 //! A host that closes its side is gone: the command's group gets SIGHUP, and SIGKILL five seconds later. One that breaks the protocol is
-//! treated so too, and told by [`Channel::Failed`].
+//! treated so too, and told by [`Channel::Failed`]. A connection that ends without a last message is the end of the guest.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use http_body_util::{BodyDataStream, BodyExt as _};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::body::{AgentBody, empty, problem, streamed};
@@ -23,8 +23,9 @@ pub(crate) const MAX_COPIES: usize = 4;
 /// The largest piece of an archive on its way, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How much of an archive is still taken once it has failed, in bytes: who is cut off while sending may not read why.
-const MAX_UNWANTED_BYTES: u64 = 64 * 1024 * 1024;
+/// How much of an archive is still taken once it has failed, in bytes: who is cut off while sending may not read why. A host that reads the
+/// answer stops by itself.
+const MAX_UNWANTED_BYTES: u64 = 1024 * 1024 * 1024;
 
 const TAR: &str = "application/x-tar";
 
@@ -48,7 +49,7 @@ pub(super) async fn files(agent: &Arc<Agent>, request: Request<Incoming>) -> Res
     };
     let mut response = match *request.method() {
         Method::GET => send(path, &stat, place),
-        Method::PUT => receive(path, request.into_body()).await,
+        Method::PUT => receive(path, request.into_body(), place).await,
         _ => empty(StatusCode::OK),
     };
     if let Ok(value) = HeaderValue::try_from(header_text(&stat)) {
@@ -73,24 +74,34 @@ fn send(path: PathBuf, stat: &FileStat, place: OwnedSemaphorePermit) -> Response
     streamed(TAR, chunks, None)
 }
 
-async fn receive(path: PathBuf, body: Incoming) -> Response<AgentBody> {
+async fn receive(
+    path: PathBuf,
+    body: Incoming,
+    place: OwnedSemaphorePermit,
+) -> Response<AgentBody> {
     let body = BodyDataStream::new(body.map_err(io::Error::other));
     let mut from = SyncIoBridge::new(StreamReader::new(body));
-    let unpacked = blocking(move || {
+    let (tell, told) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
         let unpacked =
             files::directory(&path).and_then(|directory| files::unpack(&directory, &mut from));
-        if unpacked.is_err() {
-            // Whether or not it comes to its end.
+        let failed = unpacked.is_err();
+        // A host that is gone needs no telling.
+        drop(tell.send(unpacked));
+        if failed {
+            // The answer is on its way. Who does not read it while sending, sends on.
             drop(io::copy(
                 &mut from.take(MAX_UNWANTED_BYTES),
                 &mut io::sink(),
             ));
         }
-        unpacked
+        drop(place);
     });
-    match unpacked.await {
-        Ok(()) => empty(StatusCode::NO_CONTENT),
-        Err(error) => refusal(&error),
+    match told.await {
+        Ok(Ok(())) => empty(StatusCode::NO_CONTENT),
+        Ok(Err(error)) => refusal(&error),
+        // A thread that panics ends the agent, and nothing else ends one.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -622,6 +622,31 @@ async fn files_that_cannot_be_copied_are_told() {
 }
 
 #[tokio::test]
+async fn whoever_sends_too_much_learns_why_it_is_refused() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.as_gnu_mut().unwrap().name[..4].copy_from_slice(b"../x");
+    header.set_size(100_000_000);
+    header.set_cksum();
+    let mut archive = header.as_bytes().to_vec();
+    archive.resize(100_000_000, 0);
+    let put = format!(
+        "PUT /agent/files?path={} HTTP/1.1\r\nhost: x\r\n{SECRET_HEADER}: {SECRET}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        folder.path().display(),
+        archive.len()
+    );
+    let (answer, body) = exchange_bytes(served.port, &put, &archive).await;
+    assert!(answer.starts_with("HTTP/1.1 422 "), "{answer}");
+    let body = String::from_utf8(body).unwrap();
+    assert!(
+        body.contains("invalid-archive") && body.contains("../x"),
+        "{body}"
+    );
+    assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn a_copy_that_fails_has_no_end() {
     let served = serve_agent(None, Some(SECRET)).await;
     let folder = tempfile::tempdir().unwrap();
