@@ -55,7 +55,7 @@ impl ExitCode {
             (409 | 412, _) => Self::Conflict,
             (502..=504, _) => Self::Unavailable,
             (507, _) => Self::Capacity,
-            (400..=499, _) => Self::Invalid,
+            (400..=499 | 501, _) => Self::Invalid,
             _ => Self::Internal,
         }
     }
@@ -79,6 +79,7 @@ mod tests {
             (400, "invalid-request", ExitCode::Invalid),
             (404, "vm-not-found", ExitCode::NotFound),
             (409, "vm-exists", ExitCode::Conflict),
+            (501, "not-implemented", ExitCode::Invalid),
             (503, "unavailable", ExitCode::Unavailable),
             (507, "no-capacity", ExitCode::Capacity),
             (500, "internal", ExitCode::Internal),

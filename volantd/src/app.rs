@@ -157,6 +157,8 @@ fn media_store(config: &Config) -> Result<MediaStore> {
     let media = MediaConfig {
         state_dir: config.state_dir.clone(),
         kernel: config.kernel.clone(),
+        kernel_dirs: config.kernel_dirs.clone(),
+        disk_dirs: config.disk_dirs.clone(),
         subnet: config.subnet,
         host_ip: config.host_ip,
         max_image_bytes: MAX_IMAGE_BYTES,

@@ -121,6 +121,10 @@ pub struct Config {
     pub qemu: Option<PathBuf>,
     /// The guest kernel.
     pub kernel: PathBuf,
+    /// The folders from which a user may choose another kernel for a VM.
+    pub kernel_dirs: Vec<PathBuf>,
+    /// The folders from which a user may give files to a VM as disks.
+    pub disk_dirs: Vec<PathBuf>,
     /// How long a guest may take from its VMM's start to its agent's first word; by the accelerator if not given.
     pub boot_timeout: Option<Duration>,
     /// The largest artifact that is stored, in bytes.
@@ -200,6 +204,10 @@ settings! {
     qemu, "qemu", "VOLANT_QEMU", "";
     /// The guest kernel, a PVH vmlinux
     kernel, "kernel", "VOLANT_KERNEL_VMLINUX", "/var/lib/volant/kernel/vmlinux";
+    /// Folders from which users may choose another kernel for a VM: a list in the file, else with commas between; empty for the folder of `kernel`
+    kernel_dirs, "kernel-dirs", "VOLANT_KERNEL_DIRS", "";
+    /// Folders from which users may give files to a VM as disks: a list in the file, else with commas between; empty for `disks` in the state folder
+    disk_dirs, "disk-dirs", "VOLANT_DISK_DIRS", "";
     /// Seconds that a guest may take to its agent's first word; `auto` is 60 with KVM and 300 with software emulation
     boot_timeout_s, "boot-timeout-s", "VOLANT_BOOT_TIMEOUT_S", "auto";
     /// Largest artifact in MiB
@@ -275,6 +283,7 @@ fn resolve(
         settings: &settings,
     };
     let state_dir = read.path("state_dir")?;
+    let kernel = read.path("kernel")?;
     let api_listen = read.listen()?;
     let token_file = match read.text("token_file") {
         "none" | "" => None,
@@ -310,7 +319,15 @@ fn resolve(
         )?,
         cloud_hypervisor: read.program("cloud_hypervisor")?,
         qemu: read.program("qemu")?,
-        kernel: read.path("kernel")?,
+        kernel_dirs: match read.paths("kernel_dirs")? {
+            none if none.is_empty() => kernel.parent().map(Path::to_path_buf).into_iter().collect(),
+            some => some,
+        },
+        disk_dirs: match read.paths("disk_dirs")? {
+            none if none.is_empty() => vec![state_dir.join("disks")],
+            some => some,
+        },
+        kernel,
         boot_timeout: match read.text("boot_timeout_s") {
             "auto" => None,
             _ => Some(Duration::from_secs(read.number(
@@ -378,6 +395,17 @@ impl Reader<'_> {
             Ok(path)
         } else {
             Err(self.wrong(key, "expected an absolute path"))
+        }
+    }
+
+    fn paths(&self, key: &'static str) -> Result<Vec<PathBuf>, ConfigError> {
+        let texts = self.text(key).split(',').map(str::trim);
+        let paths = texts.filter(|text| !text.is_empty()).map(PathBuf::from);
+        let paths: Vec<PathBuf> = paths.collect();
+        if paths.iter().all(|path| path.is_absolute()) {
+            Ok(paths)
+        } else {
+            Err(self.wrong(key, "expected absolute paths"))
         }
     }
 
@@ -517,6 +545,8 @@ mod tests {
         let (config, _) = run(&Flags::default(), "", &[]).unwrap();
         assert!(config.api_listen.unwrap().ip().is_loopback());
         assert!(config.token_file.is_some());
+        assert_eq!(config.kernel_dirs, [Path::new("/var/lib/volant/kernel")]);
+        assert_eq!(config.disk_dirs, [Path::new("/var/lib/volant/disks")]);
     }
 
     #[test]
@@ -568,6 +598,7 @@ mod tests {
             ("VOLANT_SUBNET", "10.0.0.1/24"),
             ("VOLANT_HOST_IP", "10.0.0.1"),
             ("VOLANT_STATE_DIR", "relative"),
+            ("VOLANT_KERNEL_DIRS", "/a,relative"),
             ("VOLANT_API_LISTEN", "7777"),
             ("VOLANT_BRIDGE", "a name that is much too long"),
             ("VOLANT_HYPERVISOR", "xen"),

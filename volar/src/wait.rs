@@ -315,6 +315,7 @@ mod tests {
             vm.health = VmHealth {
                 state,
                 reason: None,
+                last_probe_at: None,
             };
             for (goal, expected) in [Ready, Stopped].into_iter().zip(expected) {
                 assert_eq!(
@@ -354,6 +355,7 @@ mod tests {
         vm.health = VmHealth {
             state: HealthState::Unhealthy,
             reason: Some("Connection refused".to_owned()),
+            last_probe_at: None,
         };
         let error = deadline(Goal::Ready, Duration::from_secs(3), vm);
         let chain = common::error_chain::Chain(&error).to_string();

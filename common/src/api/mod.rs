@@ -1,5 +1,6 @@
 //! The REST API's JSON types, shared by volantd and its clients. Names are those of the Go system where it has them.
 
+mod config;
 mod problem;
 mod vm;
 
@@ -10,10 +11,15 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::name::Name;
 
+pub use config::{
+    ConfigApi, ConfigDisk, ConfigExpose, ConfigHistoryEntry, ConfigInitramfs, ConfigPatch,
+    ConfigResources, ConfigRootfs, MAX_CONFIG_VERSIONS, MAX_DISK_NAME_BYTES, MAX_EXTRA_DISKS,
+    ResourcesPatch, RollbackConfig, UpgradeVm, VersionedConfig, VmConfig,
+};
 pub use problem::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
 pub use vm::{
     BootTimeline, CreateVm, DEFAULT_CREATE_WAIT_MS, Failure, MAX_LONG_POLL_MS, Restarts, Vm,
-    VmHealth, VmStatus,
+    VmDesired, VmHealth, VmStatus,
 };
 
 /// Where volantd listens unless told otherwise.

@@ -12,6 +12,7 @@ pub const PROBLEM_TYPE_BASE: &str = "https://github.com/volantvm/volant/blob/mai
 
 /// An error of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// Documentation of the code.
     #[serde(rename = "type")]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::config::ConfigPatch;
 use crate::agent::{HealthState, WorkloadExit};
 use crate::name::Name;
 
@@ -11,12 +12,15 @@ pub const MAX_LONG_POLL_MS: u64 = 30_000;
 /// How long `volar vms create` and `start` wait for a VM to be ready unless told otherwise, in milliseconds. Software emulation needs much of it.
 pub const DEFAULT_CREATE_WAIT_MS: u64 = 180_000;
 
-/// Body of `POST /api/v1/vms`. Resources: this, else the manifest, else the defaults of `common::manifest`.
+/// Body of `POST /api/v1/vms`. Resources: this, else `config`, else the manifest, else the defaults of `common::manifest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateVm {
     /// The VM's name.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: Name,
     /// The plugin to run.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub plugin: Name,
     /// Must be the plugin's runtime if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,10 +43,14 @@ pub struct CreateVm {
     /// Port of that API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_port: Option<u16>,
+    /// Everything else about the VM. What is named above wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigPatch>,
 }
 
 /// The public word for where a VM is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum VmStatus {
     /// Recorded, nothing started yet.
@@ -51,6 +59,8 @@ pub enum VmStatus {
     Starting,
     /// The guest is up; `health` says how well.
     Running,
+    /// The guest is up, and its CPUs stand still.
+    Paused,
     /// Going down as it was asked to.
     Stopping,
     /// Down as it was asked to.
@@ -70,6 +80,7 @@ impl VmStatus {
             Self::Pending => "pending",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Crashed => "crashed",
@@ -79,15 +90,34 @@ impl VmStatus {
     }
 }
 
+/// Where the user wants a VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum VmDesired {
+    /// Up.
+    #[default]
+    Running,
+    /// Down, and kept.
+    Stopped,
+    /// Gone.
+    Deleted,
+}
+
 /// A VM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Vm {
     /// Its number; never used again.
     pub id: i64,
     /// Its name.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: Name,
     /// Where it is.
     pub status: VmStatus,
+    /// Where it is going.
+    #[serde(default)]
+    pub desired: VmDesired,
     /// The step it is in while starting or stopping (such as `media`, `network`, `vmm`, `guest`, `health`), for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
@@ -96,7 +126,20 @@ pub struct Vm {
     /// The plugin's runtime.
     pub runtime: String,
     /// The plugin that it runs.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub plugin: Name,
+    /// The version of the plugin that it runs.
+    #[serde(default)]
+    pub plugin_version: String,
+    /// The version of the plugin that is installed, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_available: Option<String>,
+    /// The newest version of its configuration; it takes effect at the next start.
+    #[serde(default)]
+    pub config_version: u64,
+    /// The version of its configuration that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_config_version: Option<u64>,
     /// The VMM's process id, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -104,6 +147,9 @@ pub struct Vm {
     pub ip_address: String,
     /// Its MAC address.
     pub mac_address: String,
+    /// Its vsock context id.
+    #[serde(default)]
+    pub vsock_cid: u32,
     /// vCPUs.
     pub cpu_cores: u32,
     /// Memory in MiB.
@@ -127,7 +173,11 @@ pub struct Vm {
     pub restarts: Restarts,
     /// How the workload ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub last_exit: Option<WorkloadExit>,
+    /// Processes that the guest's kernel ended for lack of memory since it booted.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// When each part of the last start was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootTimeline>,
@@ -139,16 +189,22 @@ pub struct Vm {
 
 /// Whether the service in a VM works.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmHealth {
     /// The verdict. `healthy` needs both the agent's word and that the host reaches the port.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub state: HealthState,
     /// Why not, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When the guest was last probed, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe_at: Option<String>,
 }
 
 /// Why a start failed or a VM ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Failure {
     /// The step that failed.
     pub step: String,
@@ -161,16 +217,21 @@ pub struct Failure {
 
 /// How often things were started again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Restarts {
     /// The VM, after its VMM ended by itself.
     pub vm: u32,
     /// The workload inside the guest, since the guest booted.
     pub workload: u32,
+    /// Whether either ends again and again soon after its start: it is started ever more seldom.
+    #[serde(default)]
+    pub crash_loop: bool,
 }
 
 /// When each part of a start was reached, in milliseconds after the request arrived at the API. Guest times are read off the
 /// guest's boot-time clock, so `kernel_ms` is when that clock began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BootTimeline {
     /// Media, network and directories are there, the VMM process is spawned.
     #[serde(default, skip_serializing_if = "Option::is_none")]

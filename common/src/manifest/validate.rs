@@ -17,6 +17,7 @@ pub const MAX_FAILURE_THRESHOLD: u32 = 1000;
 
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldProblem {
     /// JSON pointer (RFC 6901) of the member; empty for the whole document.
     pub pointer: String,

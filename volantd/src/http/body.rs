@@ -19,28 +19,45 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
         let bytes = body(request, state).await?;
-        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
-        serde_path_to_error::deserialize(&mut deserializer)
-            .map(Self)
-            .map_err(|error| {
-                let segments = error.path().iter().map(ToString::to_string);
-                let pointer =
-                    segments.fold(String::new(), |pointer, segment| pointer + "/" + &segment);
-                let syntax = error.inner().is_syntax() || error.inner().is_eof();
-                let detail = error.into_inner().to_string();
-                let status = if syntax {
-                    StatusCode::BAD_REQUEST
-                } else {
-                    StatusCode::UNPROCESSABLE_ENTITY
-                };
-                let mut problem = HttpError::plain(
-                    status,
-                    "invalid-request",
-                    format!("The body is not valid: {detail}"),
-                );
-                problem.0.errors = vec![FieldProblem::new(pointer, detail)];
-                problem
-            })
+        parse_json(&bytes).map(Self)
+    }
+}
+
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let segments = error.path().iter().map(ToString::to_string);
+        let pointer = segments.fold(String::new(), |pointer, segment| pointer + "/" + &segment);
+        let syntax = error.inner().is_syntax() || error.inner().is_eof();
+        let detail = error.into_inner().to_string();
+        let status = if syntax {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::UNPROCESSABLE_ENTITY
+        };
+        let mut problem = HttpError::plain(
+            status,
+            "invalid-request",
+            format!("The body is not valid: {detail}"),
+        );
+        problem.0.errors = vec![FieldProblem::new(pointer, detail)];
+        problem
+    })
+}
+
+/// As [`JsonBody`], where no body at all stands for the default.
+#[derive(Debug)]
+pub(super) struct OptionalJsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJsonBody<T> {
+    type Rejection = HttpError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, HttpError> {
+        let bytes = body(request, state).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        parse_json(&bytes).map(Self)
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod auth;
 mod body;
+mod configs;
+mod detached;
 mod plugins;
 mod problem;
 mod stream;
@@ -50,6 +52,16 @@ pub fn router(service: Arc<Service>, token: Option<TokenCheck>) -> Router {
         .route("/api/v1/vms/{name}/start", post(vms::start))
         .route("/api/v1/vms/{name}/stop", post(vms::stop))
         .route("/api/v1/vms/{name}/restart", post(vms::restart))
+        .route(
+            "/api/v1/vms/{name}/config",
+            get(configs::show).patch(configs::patch),
+        )
+        .route("/api/v1/vms/{name}/config/history", get(configs::history))
+        .route(
+            "/api/v1/vms/{name}/config/rollback",
+            post(configs::rollback),
+        )
+        .route("/api/v1/vms/{name}/upgrade", post(configs::upgrade))
         .route("/api/v1/vms/{name}/logs", get(stream::logs))
         .route("/ws/v1/vms/{name}/console", get(stream::console));
     let api = match token {

@@ -14,6 +14,9 @@ const RETRY_AFTER_S: &str = "5";
 pub(super) const fn status_and_code(kind: ErrorKind) -> (StatusCode, &'static str) {
     match kind {
         ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request"),
+        ErrorKind::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "not-implemented"),
+        ErrorKind::ConfigVersionNotFound => (StatusCode::NOT_FOUND, "config-version-not-found"),
+        ErrorKind::VersionMismatch => (StatusCode::PRECONDITION_FAILED, "version-mismatch"),
         ErrorKind::VmNotFound => (StatusCode::NOT_FOUND, "vm-not-found"),
         ErrorKind::PluginNotFound => (StatusCode::NOT_FOUND, "plugin-not-found"),
         ErrorKind::VmExists => (StatusCode::CONFLICT, "vm-exists"),
@@ -92,6 +95,9 @@ mod tests {
     fn every_kind_has_the_status_and_exit_code_that_users_rely_on() {
         let table = [
             (ErrorKind::Invalid, 422, ExitCode::Invalid),
+            (ErrorKind::NotImplemented, 501, ExitCode::Invalid),
+            (ErrorKind::ConfigVersionNotFound, 404, ExitCode::NotFound),
+            (ErrorKind::VersionMismatch, 412, ExitCode::Conflict),
             (ErrorKind::VmNotFound, 404, ExitCode::NotFound),
             (ErrorKind::PluginNotFound, 404, ExitCode::NotFound),
             (ErrorKind::VmExists, 409, ExitCode::Conflict),

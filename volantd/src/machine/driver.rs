@@ -21,13 +21,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::blueprint::Blueprint;
 use super::error::MachineError;
 use super::parts::Parts;
 use super::plan::word;
 use super::ports::{BootMedia, Instance, Launch, VmPaths};
 use super::public::{self, Observed};
-use super::record::{Durability, JournalError, VmRecord};
-use super::requests::{Admission, Request, admit, prioritise};
+use super::record::{ConfigVersion, Durability, JournalError, VmRecord};
+use super::requests::{Admission, Denial, Request, admit, prioritise};
 use super::state::{Event, Next, Phase, State, step};
 use super::timeline::Timeline;
 
@@ -42,13 +43,35 @@ const STABLE_AFTER: Duration = Duration::from_mins(2);
 /// By how much a new daemon raises generations: more than the one before can have published and not recorded.
 const GENERATION_LEAP: u64 = 1000;
 
+/// Something on its way to the driver.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A request about where the VM should be.
+    Ask(Asked),
+    /// A new configuration.
+    Reconfigure(Box<Reconfigure>),
+}
+
+impl Command {
+    fn is_delete(&self) -> bool {
+        matches!(self, Self::Ask(asked) if asked.request == Request::Delete)
+    }
+}
+
 /// A request on its way to the driver.
 #[derive(Debug)]
-pub(super) struct Command {
+pub(super) struct Asked {
     pub(super) request: Request,
     /// When it arrived at the API.
     pub(super) arrived: Instant,
     pub(super) reply: Reply,
+}
+
+/// A configuration on its way to the driver: the version after the one that it was made from.
+#[derive(Debug)]
+pub(super) struct Reconfigure {
+    pub(super) version: ConfigVersion,
+    pub(super) reply: oneshot::Sender<Result<Arc<ConfigVersion>, MachineError>>,
 }
 
 /// Where the answer goes. A caller that has left is no error.
@@ -277,13 +300,53 @@ impl Driver {
     }
 
     async fn decide(&mut self, mut batch: Vec<Command>) {
-        prioritise(&mut batch, |command| command.request);
+        prioritise(&mut batch, Command::is_delete);
         for command in batch {
-            self.answer(command).await;
+            match command {
+                Command::Ask(asked) => self.answer(asked).await,
+                Command::Reconfigure(new) => self.reconfigure(*new).await,
+            }
         }
     }
 
-    async fn answer(&mut self, command: Command) {
+    /// Records a new configuration. What runs keeps its own until the next launch.
+    async fn reconfigure(&mut self, new: Reconfigure) {
+        let Reconfigure { version, reply } = new;
+        let answer = self.record_config(version).await;
+        drop(reply.send(answer));
+    }
+
+    async fn record_config(
+        &mut self,
+        version: ConfigVersion,
+    ) -> Result<Arc<ConfigVersion>, MachineError> {
+        let name = self.record.blueprint.name.clone();
+        if self.state().phase == Phase::Deleting {
+            return Err(MachineError::NotReconfigured {
+                name,
+                reason: Denial::BeingDeleted,
+            });
+        }
+        let present = self.record.config.version;
+        if version.version != present + 1 {
+            return Err(MachineError::VersionMismatch { name, present });
+        }
+        self.parts
+            .journal
+            .reconfigure(self.record.id, &version)
+            .await
+            .map_err(MachineError::Store)?;
+        tracing::info!(vm = %name, version = version.version, "vm configured");
+        let config = Arc::new(version);
+        self.record.config = Arc::clone(&config);
+        if self.record.progress.launched_version.is_none() {
+            self.record.blueprint = Arc::new(Blueprint::of(&name, &config));
+        }
+        self.note().await;
+        Ok(config)
+    }
+
+    async fn answer(&mut self, command: Asked) {
         let answer = match admit(self.state(), command.request) {
             Admission::Accepted(next) => self
                 .accept(next, &command)
@@ -307,7 +370,7 @@ impl Driver {
     }
 
     /// Takes up a request. It is recorded before anybody is told, and nothing changes if that fails.
-    async fn accept(&mut self, next: State, command: &Command) -> Result<(), JournalError> {
+    async fn accept(&mut self, next: State, command: &Asked) -> Result<(), JournalError> {
         let before = self.record.progress.clone();
         tracing::info!(vm = %self.record.blueprint.name, request = command.request.as_str(), "request accepted");
         self.enter(next);

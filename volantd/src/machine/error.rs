@@ -34,6 +34,22 @@ pub enum MachineError {
         /// Why not.
         reason: Denial,
     },
+    /// The VM's phase does not allow another configuration.
+    #[error("Cannot configure the VM `{name}`: {reason}")]
+    NotReconfigured {
+        /// The VM.
+        name: Name,
+        /// Why not.
+        reason: Denial,
+    },
+    /// There is a newer configuration by now.
+    #[error("The configuration of the VM `{name}` has version {present} by now")]
+    VersionMismatch {
+        /// The VM.
+        name: Name,
+        /// The newest version.
+        present: u64,
+    },
     /// No address is left for another VM.
     #[error(transparent)]
     NoAddress(#[from] NoAddress),

@@ -74,6 +74,7 @@ fn undecided(view: &View<'_>) -> VmHealth {
     VmHealth {
         state: HealthState::Unknown,
         reason,
+        last_probe_at: None,
     }
 }
 
@@ -115,6 +116,7 @@ fn healthy() -> VmHealth {
     VmHealth {
         state: HealthState::Healthy,
         reason: None,
+        last_probe_at: None,
     }
 }
 
@@ -122,6 +124,7 @@ fn unhealthy(reason: String) -> VmHealth {
     VmHealth {
         state: HealthState::Unhealthy,
         reason: Some(reason),
+        last_probe_at: None,
     }
 }
 

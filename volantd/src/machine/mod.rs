@@ -10,9 +10,12 @@
 //!                             pure: state, requests, plan, lease, health, outcome, timeline, public
 //! ```
 //!
+//! A VM's configuration has versions; each launch resolves the newest one into a [`blueprint`], and keeps that until it is unwound.
+//!
 //! Knows neither HTTP nor SQL.
 
 mod backoff;
+pub mod blueprint;
 mod clock;
 mod driver;
 mod error;
@@ -39,4 +42,4 @@ pub use error::MachineError;
 pub use lease::{FIRST_CID, NoAddress, Pool, choose as choose_lease};
 pub use parts::{BOOT_DEADLINE_KVM, BOOT_DEADLINE_TCG, Parts, Settings};
 pub use public::CONSOLE_LOG_NAME;
-pub use registry::{NewVm, Registry};
+pub use registry::{NewConfig, NewVm, Registry};

@@ -100,6 +100,10 @@ pub struct Launch {
     pub manifest: Manifest,
     /// The stored artifact that it boots.
     pub artifact: Digest,
+    /// Another kernel than the daemon's.
+    pub kernel: Option<PathBuf>,
+    /// Files of the host as further disks, after those of [`Media`].
+    pub disks: Vec<ExtraDisk>,
     /// Arguments that the user added to the kernel command line.
     pub extra_cmdline: String,
     /// An API that the guest may ask for its manifest.
@@ -127,6 +131,19 @@ pub struct BootMedia {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// The file.
+    pub path: PathBuf,
+    /// What the guest may do with it.
+    pub access: DiskAccess,
+    /// Its serial number in the guest, at most 20 bytes.
+    pub serial: Option<String>,
+}
+
+/// A file of the host that its user gave to a VM as a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraDisk {
+    /// Its serial number in the guest.
+    pub name: Name,
+    /// The file, as the user named it.
     pub path: PathBuf,
     /// What the guest may do with it.
     pub access: DiskAccess,

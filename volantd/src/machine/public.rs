@@ -1,14 +1,14 @@
 //! A VM as clients see it, made of what is recorded and what was last seen of its guest. The only place that turns phases into statuses.
 
 use common::agent::{HealthState, WorkloadExit};
-use common::api::{Restarts, Vm, VmHealth, VmStatus};
+use common::api::{Restarts, Vm, VmDesired, VmHealth, VmStatus};
 use common::cmdline::{IpConfig, base_line};
 use common::net::host_name;
 
 use super::parts::Settings;
 use super::plan::word;
 use super::record::VmRecord;
-use super::state::Phase;
+use super::state::{Desired, Phase};
 
 /// The console log's name in a VM's state folder.
 pub const CONSOLE_LOG_NAME: &str = "console.log";
@@ -36,6 +36,14 @@ const fn status(phase: &Phase) -> VmStatus {
         Phase::Crashed { .. } => VmStatus::Crashed,
         Phase::Failed { .. } => VmStatus::Failed,
         Phase::Deleting => VmStatus::Deleting,
+    }
+}
+
+const fn desired(desired: Desired) -> VmDesired {
+    match desired {
+        Desired::Running => VmDesired::Running,
+        Desired::Stopped => VmDesired::Stopped,
+        Desired::Deleted => VmDesired::Deleted,
     }
 }
 
@@ -89,13 +97,20 @@ pub(super) fn vm(record: &VmRecord, observed: &Observed, settings: &Settings) ->
         id: record.id,
         name: blueprint.name.clone(),
         status: status(phase),
+        desired: desired(progress.state.desired),
         step: step(phase, observed),
         generation: progress.generation,
         runtime: blueprint.manifest.runtime.clone(),
         plugin: blueprint.plugin.clone(),
+        plugin_version: blueprint.manifest.version.clone(),
+        // Which plugins are installed is not the machine's to know.
+        upgrade_available: None,
+        config_version: record.config.version,
+        effective_config_version: progress.launched_version,
         pid: instance.map(|instance| instance.pid),
         ip_address: record.lease.ip.to_string(),
         mac_address: record.lease.mac.clone(),
+        vsock_cid: record.lease.cid,
         cpu_cores: blueprint.cpu_cores,
         memory_mb: blueprint.memory_mib,
         kernel_cmdline: base_line(&ip_config(record, settings), &blueprint.extra_cmdline),
@@ -112,8 +127,10 @@ pub(super) fn vm(record: &VmRecord, observed: &Observed, settings: &Settings) ->
         restarts: Restarts {
             vm: progress.restarts,
             workload: observed.workload_restarts,
+            crash_loop: false,
         },
         last_exit: observed.last_exit.clone(),
+        oom_kills: 0,
         boot: progress.boot,
         created_at: record.created_at.to_string(),
         updated_at: progress.updated_at.to_string(),

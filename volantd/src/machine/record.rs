@@ -3,37 +3,29 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use common::api::{BootTimeline, Failure};
+use common::api::{BootTimeline, Failure, VmConfig};
 use common::digest::Digest;
 use common::guest_config::Secret;
-use common::manifest::Manifest;
 use common::name::Name;
 use jiff::Timestamp;
 
+use super::blueprint::Blueprint;
 use super::lease::{NoAddress, Pool};
 use super::plan::Step;
 use super::ports::{BoxFuture, InstanceRecord, Lease};
 use super::state::State;
 
-/// What a VM is made of. Chosen at its creation and never changed.
+/// A version of a VM's configuration, with the artifact that it boots. Never changed: a change makes the next version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blueprint {
-    /// Its name.
-    pub name: Name,
-    /// The plugin that it runs.
-    pub plugin: Name,
-    /// That plugin's manifest as it was then.
-    pub manifest: Manifest,
+pub struct ConfigVersion {
+    /// Its number, from 1.
+    pub version: u64,
+    /// What was chosen.
+    pub config: VmConfig,
     /// The stored artifact that it boots.
     pub artifact: Digest,
-    /// vCPUs.
-    pub cpu_cores: u32,
-    /// Memory in MiB.
-    pub memory_mib: u32,
-    /// Arguments that the user added to the kernel command line.
-    pub extra_cmdline: String,
-    /// An API that the guest may ask for its manifest.
-    pub api: Option<(String, u16)>,
+    /// When it was made.
+    pub updated_at: Timestamp,
 }
 
 /// All that is remembered of a VM.
@@ -41,7 +33,9 @@ pub struct Blueprint {
 pub struct VmRecord {
     /// Its number; never used again.
     pub id: i64,
-    /// What it is made of; shared, because it never changes.
+    /// Its newest configuration, which its next launch takes.
+    pub config: Arc<ConfigVersion>,
+    /// What it is made of: the configuration of the present launch, else the newest one.
     pub blueprint: Arc<Blueprint>,
     /// What it holds of the network.
     pub lease: Lease,
@@ -62,6 +56,8 @@ pub struct Progress {
     pub begun: Vec<Step>,
     /// Names the present launch; see [`super::ports::Launch::instance`].
     pub launch: Option<String>,
+    /// The version of the configuration that the present launch has.
+    pub launched_version: Option<u64>,
     /// The VMM process of the present launch.
     pub instance: Option<InstanceRecord>,
     /// How often the VM was launched again after its VMM ended by itself.
@@ -85,6 +81,7 @@ impl Progress {
             state: State::NEW,
             begun: Vec::new(),
             launch: None,
+            launched_version: None,
             instance: None,
             restarts: 0,
             proven: false,
@@ -99,8 +96,12 @@ impl Progress {
 /// A VM to be recorded.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// What it is made of.
-    pub blueprint: Blueprint,
+    /// Its name.
+    pub name: Name,
+    /// What was chosen.
+    pub config: VmConfig,
+    /// The stored artifact that it boots.
+    pub artifact: Digest,
     /// Its secret.
     pub secret: Secret,
     /// When it is created.
@@ -165,6 +166,13 @@ pub trait Journal: Send + Sync {
         progress: &'a Progress,
         durability: Durability,
     ) -> BoxFuture<'a, Result<(), JournalError>>;
-    /// Forgets a VM and frees its lease. One that is not there is fine.
+    /// Records a new version of a VM's configuration, and forgets the oldest beyond [`common::api::MAX_CONFIG_VERSIONS`]; but never the one
+    /// of the present launch.
+    fn reconfigure<'a>(
+        &'a self,
+        id: i64,
+        config: &'a ConfigVersion,
+    ) -> BoxFuture<'a, Result<(), JournalError>>;
+    /// Forgets a VM with its configurations and frees its lease. One that is not there is fine.
     fn remove(&self, id: i64) -> BoxFuture<'_, Result<(), JournalError>>;
 }

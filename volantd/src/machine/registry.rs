@@ -5,12 +5,12 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use common::api::Vm;
+use common::api::{Vm, VmConfig};
 use common::cmdline;
 use common::digest::Digest;
 use common::error_chain::Chain;
 use common::guest_config::Secret;
-use common::manifest::{Manifest, RootfsFormat};
+use common::manifest::RootfsFormat;
 use common::name::Name;
 use common::net::host_name;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,12 +18,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::driver::{Command, Driver, INBOX_REQUESTS, Origin, Reply};
+use super::blueprint::Blueprint;
+use super::driver::{Asked, Command, Driver, INBOX_REQUESTS, Origin, Reconfigure, Reply};
 use super::error::MachineError;
 use super::parts::Parts;
 use super::ports::VmPaths;
 use super::public::{self, Observed};
-use super::record::{Blueprint, Draft, VmRecord};
+use super::record::{ConfigVersion, Draft, VmRecord};
 use super::requests::Request;
 use crate::task;
 
@@ -36,27 +37,28 @@ const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
 /// The wait before a driver is replaced.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
-/// A VM to be created, with everything resolved.
+/// A VM to be created.
 #[derive(Debug, Clone)]
 pub struct NewVm {
     /// Its name.
     pub name: Name,
-    /// The plugin that it runs.
-    pub plugin: Name,
-    /// That plugin's manifest; frozen for this VM.
-    pub manifest: Manifest,
+    /// What was chosen.
+    pub config: VmConfig,
     /// The stored artifact that it boots.
     pub artifact: Digest,
-    /// vCPUs.
-    pub cpu_cores: u32,
-    /// Memory in MiB.
-    pub memory_mib: u32,
-    /// Arguments to add to the kernel command line.
-    pub extra_cmdline: String,
-    /// An API that the guest may ask for its manifest.
-    pub api: Option<(String, u16)>,
     /// When the request arrived: where the boot timeline begins.
     pub arrived: std::time::Instant,
+}
+
+/// The next version of a VM's configuration.
+#[derive(Debug, Clone)]
+pub struct NewConfig {
+    /// What was chosen.
+    pub config: VmConfig,
+    /// The stored artifact that it boots.
+    pub artifact: Digest,
+    /// The version that it was made from: it is refused if there is a newer one by now.
+    pub from: u64,
 }
 
 /// All machines.
@@ -232,6 +234,36 @@ impl Registry {
         self.request(name, Request::Delete).await.map(drop)
     }
 
+    /// Makes a new version of a VM's configuration, which its next launch takes. Returns when it is recorded.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`], [`MachineError::VersionMismatch`], [`MachineError::Cmdline`], [`MachineError::Denied`], or the store's.
+    pub async fn reconfigure(
+        &self,
+        name: &Name,
+        new: NewConfig,
+    ) -> Result<Arc<ConfigVersion>, MachineError> {
+        let version = ConfigVersion {
+            version: new.from.saturating_add(1),
+            config: new.config,
+            artifact: new.artifact,
+            updated_at: self.inner.parts.clock.now(),
+        };
+        self.inner.check_cmdline(&Blueprint::of(name, &version))?;
+        self.tell(name, |reply| {
+            Command::Reconfigure(Box::new(Reconfigure { version, reply }))
+        })
+        .await
+    }
+
+    /// The number of a VM in the records.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`].
+    pub fn id(&self, name: &Name) -> Result<i64, MachineError> {
+        self.inner.find(name, |machine| machine.id)
+    }
+
     /// Ends all drivers, wherever they are, and leaves the VMs as they are: a new daemon takes them up.
     pub async fn shutdown(&self) {
         let keepers: Vec<JoinHandle<()>> = self
@@ -250,15 +282,29 @@ impl Registry {
     }
 
     async fn request(&self, name: &Name, request: Request) -> Result<Vm, MachineError> {
+        self.tell(name, |reply| {
+            Command::Ask(Asked {
+                request,
+                arrived: Instant::now(),
+                reply,
+            })
+        })
+        .await
+    }
+
+    /// Sends a command to the VM's driver, and waits for the answer.
+    async fn tell<T>(
+        &self,
+        name: &Name,
+        command: impl FnOnce(oneshot::Sender<Result<T, MachineError>>) -> Command,
+    ) -> Result<T, MachineError> {
         let inbox = self.inner.find(name, |machine| machine.inbox.clone())?;
         let (reply, answer) = oneshot::channel();
         let interrupted = || MachineError::Interrupted { name: name.clone() };
-        let command = Command {
-            request,
-            arrived: Instant::now(),
-            reply,
-        };
-        inbox.send(command).await.map_err(|_| interrupted())?;
+        inbox
+            .send(command(reply))
+            .await
+            .map_err(|_| interrupted())?;
         // A driver that ended while this waited has removed its VM; else it is being replaced.
         let gone = |_| {
             if self.get(name).is_err() {
@@ -290,16 +336,9 @@ impl Inner {
         let arrived = Instant::from_std(new.arrived);
         let secret = random_secret().map_err(MachineError::Secret)?;
         let draft = Draft {
-            blueprint: Blueprint {
-                name: new.name,
-                plugin: new.plugin,
-                manifest: new.manifest,
-                artifact: new.artifact,
-                cpu_cores: new.cpu_cores,
-                memory_mib: new.memory_mib,
-                extra_cmdline: new.extra_cmdline,
-                api: new.api,
-            },
+            name: new.name,
+            config: new.config,
+            artifact: new.artifact,
             secret,
             created_at: self.parts.clock.now(),
             pool: self.parts.settings.pool,
@@ -318,21 +357,31 @@ impl Inner {
                 name: new.name.clone(),
             });
         }
+        let first = ConfigVersion {
+            version: 1,
+            config: new.config.clone(),
+            artifact: new.artifact,
+            updated_at: self.parts.clock.now(),
+        };
+        self.check_cmdline(&Blueprint::of(&new.name, &first))
+    }
+
+    fn check_cmdline(&self, blueprint: &Blueprint) -> Result<(), MachineError> {
         let pool = self.parts.settings.pool;
         let longest = cmdline::IpConfig {
             // No address of the subnet is longer than its last one.
             address: pool.subnet.broadcast(),
             gateway: pool.host_ip,
             netmask: pool.subnet.netmask(),
-            host_name: host_name(new.name.as_str()),
+            host_name: host_name(blueprint.name.as_str()),
             device: "eth0".to_owned(),
         };
-        let api = new.api.as_ref().map(|(host, port)| (host.as_str(), *port));
+        let api = blueprint.api.as_ref();
         let request = cmdline::Request {
             ip: &longest,
-            extra: &new.extra_cmdline,
-            api,
-            manifest: &new.manifest,
+            extra: &blueprint.extra_cmdline,
+            api: api.map(|(host, port)| (host.as_str(), *port)),
+            manifest: &blueprint.manifest,
             // No name of a format is longer.
             root_format: Some(RootfsFormat::Squashfs),
         };

@@ -68,9 +68,9 @@ pub fn admit(state: &State, request: Request) -> Admission {
     }
 }
 
-/// Puts waiting requests into the order in which they are decided: deletes before all others, the rest as they came.
-pub fn prioritise<T>(waiting: &mut [T], request: impl Fn(&T) -> Request) {
-    waiting.sort_by_key(|item| request(item) != Request::Delete);
+/// Puts what waits into the order in which it is decided: deletes before all else, the rest as it came.
+pub fn prioritise<T>(waiting: &mut [T], is_delete: impl Fn(&T) -> bool) {
+    waiting.sort_by_key(|item| !is_delete(item));
 }
 
 #[cfg(test)]
@@ -182,7 +182,7 @@ mod tests {
         #[test]
         fn a_delete_wins_over_all_that_waits(mut waiting in vec(any_request(), 1..12)) {
             let has_delete = waiting.contains(&Request::Delete);
-            prioritise(&mut waiting, |request| *request);
+            prioritise(&mut waiting, |request| *request == Request::Delete);
             let mut now = State::NEW;
             for request in waiting {
                 match admit(&now, request) {
@@ -201,7 +201,7 @@ mod tests {
         fn the_order_of_other_requests_is_kept(waiting in vec(any_request(), 0..12)) {
             let numbered: Vec<(usize, Request)> = waiting.into_iter().enumerate().collect();
             let mut ordered = numbered.clone();
-            prioritise(&mut ordered, |item| item.1);
+            prioritise(&mut ordered, |item| item.1 == Request::Delete);
             let others = |items: &[(usize, Request)]| -> Vec<(usize, Request)> {
                 items.iter().copied().filter(|item| item.1 != Request::Delete).collect()
             };

@@ -8,6 +8,7 @@
 //! A root file system is not prepared: all guests of a plugin are given the stored artifact itself, as a read-only disk that shares the
 //! host's page cache. Beside it each has a disk with what only it may know, and one for what it writes. Fetches nothing and starts nothing.
 
+mod allowed;
 mod disks;
 mod guest_archive;
 mod image;
@@ -28,6 +29,7 @@ use common::guest_config::{self, MAX_GUEST_CONFIG_BYTES};
 use common::manifest::{ArtifactKind, Rootfs, RootfsFormat};
 use common::net::{Subnet, host_name};
 
+pub use allowed::AllowedError;
 pub use disks::DEFAULT_WRITABLE_MB;
 use image::Images;
 pub use image::{ImageError, MAX_IMAGE_BYTES};
@@ -53,6 +55,10 @@ pub struct MediaConfig {
     pub state_dir: PathBuf,
     /// The PVH kernel that all guests boot.
     pub kernel: PathBuf,
+    /// The folders from which a user may choose another kernel for a VM.
+    pub kernel_dirs: Vec<PathBuf>,
+    /// The folders from which a user may give files to a VM as disks.
+    pub disk_dirs: Vec<PathBuf>,
     /// The guests' subnet.
     pub subnet: Subnet,
     /// The guests' default route.
@@ -67,6 +73,9 @@ pub enum MediaError {
     /// The kernel is missing or cannot be booted.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// A file that the user named may not be given to a VM.
+    #[error(transparent)]
+    Allowed(#[from] AllowedError),
     /// The artifact is not in the store any more.
     #[error("The artifact {digest} of the plugin is not in the store")]
     ArtifactMissing {
@@ -171,6 +180,9 @@ impl MediaError {
                 "`cargo xtask kernel` builds a kernel; its path is set with `VOLANT_KERNEL_VMLINUX`"
                     .to_owned()
             }
+            Self::Allowed(AllowedError::Outside { .. }) => {
+                "The folders are set with `VOLANT_KERNEL_DIRS` and `VOLANT_DISK_DIRS`".to_owned()
+            }
             Self::ArtifactMissing { .. } => {
                 "Install the plugin again with `volar plugins install`".to_owned()
             }
@@ -248,6 +260,23 @@ impl MediaStore {
         Ok(kernel::check(&self.parts.config.kernel)?)
     }
 
+    /// Whether a VM may boot the kernel at `path`, and can.
+    ///
+    /// # Errors
+    /// [`MediaError::Allowed`] or [`MediaError::Kernel`].
+    pub fn check_other_kernel(&self, path: &Path) -> Result<(), MediaError> {
+        self.parts.kernel(Some(path)).map(drop)
+    }
+
+    /// Whether a VM may have the file at `path` as a disk, and can.
+    ///
+    /// # Errors
+    /// [`MediaError::Allowed`].
+    pub fn check_disk(&self, path: &Path) -> Result<(), MediaError> {
+        allowed::find_disk(path, &self.parts.config.disk_dirs)?;
+        Ok(())
+    }
+
     /// Whether an artifact's image fits a VM of this size. An artifact that is not prepared yet fits: it is seen at the launch.
     ///
     /// # Errors
@@ -301,12 +330,37 @@ impl Media for MediaStore {
 
 impl Parts {
     fn prepare(&self, launch: &Launch) -> Result<BootMedia, MediaError> {
-        kernel::check(&self.config.kernel)?;
+        let kernel = self.kernel(launch.kernel.as_deref())?;
         self.check_signature(&launch.artifact)?;
-        match &launch.manifest.rootfs {
-            Some(rootfs) => self.prepare_rootfs(launch, rootfs),
-            None => self.prepare_initramfs(launch),
-        }
+        let extra = self.extra_disks(launch)?;
+        let mut media = match &launch.manifest.rootfs {
+            Some(rootfs) => self.prepare_rootfs(launch, rootfs)?,
+            None => self.prepare_initramfs(launch)?,
+        };
+        media.kernel = kernel;
+        media.disks.extend(extra);
+        Ok(media)
+    }
+
+    /// The kernel that a VM boots: the daemon's, unless its user chose another one.
+    fn kernel(&self, chosen: Option<&Path>) -> Result<PathBuf, MediaError> {
+        let path = match chosen {
+            Some(chosen) => allowed::find(chosen, &self.config.kernel_dirs)?,
+            None => self.config.kernel.clone(),
+        };
+        kernel::check(&path)?;
+        Ok(path)
+    }
+
+    fn extra_disks(&self, launch: &Launch) -> Result<Vec<Disk>, MediaError> {
+        let disks = launch.disks.iter().map(|disk| {
+            Ok(Disk {
+                path: allowed::find_disk(&disk.path, &self.config.disk_dirs)?,
+                access: disk.access,
+                serial: Some(disk.name.to_string()),
+            })
+        });
+        disks.collect()
     }
 
     fn prepare_initramfs(&self, launch: &Launch) -> Result<BootMedia, MediaError> {
@@ -360,7 +414,11 @@ impl Parts {
             Writable::Memory { .. } => None,
         };
         let config = disks::write_config(state_dir, &guest_config::on_disk(config))?;
-        let disk = |path, access| Disk { path, access };
+        let disk = |path, access| Disk {
+            path,
+            access,
+            serial: None,
+        };
         let mut disks = vec![
             disk(artifact, DiskAccess::ReadOnly),
             disk(config, DiskAccess::ReadOnly),

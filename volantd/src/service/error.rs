@@ -12,6 +12,12 @@ use crate::machine::ports::StepError;
 pub enum ErrorKind {
     /// The request is wrong; the same again is wrong again.
     Invalid,
+    /// This version of Volant cannot do it yet.
+    NotImplemented,
+    /// No such version of a VM's configuration.
+    ConfigVersionNotFound,
+    /// There is a newer version than the one that was named.
+    VersionMismatch,
     /// No such VM.
     VmNotFound,
     /// No such plugin.

@@ -1,5 +1,6 @@
 //! What the daemon can do, without HTTP: plugins and VMs, and the errors of both. The front ends translate.
 
+mod configs;
 mod error;
 mod plugins;
 mod vms;
@@ -14,6 +15,7 @@ use crate::machine::Registry;
 use crate::media::MediaStore;
 use crate::store::Store;
 
+pub use configs::Afterwards;
 pub use error::{ErrorKind, ServiceError};
 
 /// What the host has to give to VMs.

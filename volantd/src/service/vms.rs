@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::api::{CreateVm, SystemSummary, Vm, VmStatus};
-use common::manifest::Manifest;
+use common::api::{ConfigApi, CreateVm, SystemSummary, Vm, VmConfig, VmStatus};
 use common::name::Name;
 
+use super::configs::refuse_other_plugin;
 use super::{ErrorKind, Service, ServiceError};
 use crate::console::Console;
 use crate::machine::{MachineError, NewVm};
@@ -19,105 +19,43 @@ impl Service {
     /// # Errors
     /// If the request does not fit plugin or host; nothing is recorded then.
     pub async fn create_vm(&self, request: CreateVm, arrived: Instant) -> Result<Vm, ServiceError> {
-        let plugin = self.find_plugin(&request.plugin).await?;
-        if !plugin.enabled {
-            let message = format!("The plugin `{}` is switched off", plugin.name);
-            return Err(
-                ServiceError::new(ErrorKind::PluginDisabled, message).hint(format!(
-                    "`volar plugins enable {}` switches it on",
-                    plugin.name
-                )),
-            );
+        let plugin = self.find_enabled_plugin(&request.plugin).await?;
+        if self.parts.registry.get(&request.name).is_ok() {
+            return Err(MachineError::Exists { name: request.name }.into());
         }
-        let new = self.resolve(request, plugin, arrived)?;
-        if self.parts.registry.get(&new.name).is_ok() {
-            return Err(MachineError::Exists { name: new.name }.into());
+        let name = request.name.clone();
+        let config = chosen(request, &plugin)?;
+        self.check_config(&config)?;
+        if config.kernel_override.is_none() {
+            self.check_kernel()?;
         }
-        self.check_kernel()?;
+        // Held until the artifact's VM is recorded: nothing collects it in between.
+        let (artifact, _held) = self.pin(&config, &[plugin.pinned()]).await?;
+        self.check_memory(&config, &artifact)?;
+        let new = NewVm {
+            name,
+            config,
+            artifact,
+            arrived,
+        };
         Ok(self.parts.registry.create(new).await?)
     }
 
-    fn resolve(
+    /// A plugin from which VMs can be made.
+    pub(super) async fn find_enabled_plugin(
         &self,
-        request: CreateVm,
-        plugin: PluginRecord,
-        arrived: Instant,
-    ) -> Result<NewVm, ServiceError> {
-        let mut manifest = plugin.manifest;
-        if let Some(ephemeral) = request.ephemeral {
-            choose_layer(&mut manifest, ephemeral)?;
+        name: &Name,
+    ) -> Result<PluginRecord, ServiceError> {
+        let plugin = self.find_plugin(name).await?;
+        if plugin.enabled {
+            return Ok(plugin);
         }
-        if request
-            .runtime
-            .as_ref()
-            .is_some_and(|runtime| *runtime != manifest.runtime)
-        {
-            let detail = format!(
-                "The plugin `{}` has the runtime `{}`",
-                plugin.name, manifest.runtime
-            );
-            return Err(ServiceError::field("/runtime", detail));
-        }
-        let (cpu_cores, memory_mib) = self.size(&request, &manifest)?;
-        if let Err(error) = self
-            .parts
-            .media
-            .check_memory(&plugin.artifact.digest, memory_mib)
-        {
-            let hints = error.hints();
-            return Err(ServiceError {
-                hints,
-                ..ServiceError::field("/memory_mb", error.to_string())
-            });
-        }
-        let api = request
-            .api_host
-            .map(|host| (host, request.api_port.unwrap_or(7777)));
-        if api
-            .as_ref()
-            .is_some_and(|(host, _)| host.parse::<std::net::IpAddr>().is_err())
-        {
-            return Err(ServiceError::field(
-                "/api_host",
-                "The API's host must be an IP address: a guest has no names yet",
-            ));
-        }
-        Ok(NewVm {
-            name: request.name,
-            plugin: plugin.name,
-            artifact: plugin.artifact.digest,
-            manifest,
-            cpu_cores,
-            memory_mib,
-            extra_cmdline: request.kernel_cmdline.unwrap_or_default(),
-            api,
-            arrived,
-        })
+        let message = format!("The plugin `{name}` is switched off");
+        let hint = format!("`volar plugins enable {name}` switches it on");
+        Err(ServiceError::new(ErrorKind::PluginDisabled, message).hint(hint))
     }
 
-    /// CPUs and memory of a VM, if the host has as much.
-    fn size(&self, request: &CreateVm, manifest: &Manifest) -> Result<(u32, u32), ServiceError> {
-        let cpu_cores = request.cpu_cores.unwrap_or(manifest.resources.cpu_cores);
-        let memory_mib = request.memory_mb.unwrap_or(manifest.resources.memory_mb);
-        let host = self.parts.capacity;
-        if !(1..=host.cpu_cores).contains(&cpu_cores) {
-            let detail = format!(
-                "A VM can have 1 to {} CPUs on this host, not {cpu_cores}",
-                host.cpu_cores
-            );
-            return Err(ServiceError::field("/cpu_cores", detail));
-        }
-        if !(1..=host.memory_mib).contains(&memory_mib) {
-            let detail = format!(
-                "A VM can have 1 to {} MiB of memory on this host, not {memory_mib}",
-                host.memory_mib
-            );
-            return Err(ServiceError::field("/memory_mb", detail));
-        }
-        Ok((cpu_cores, memory_mib))
-    }
-
-    fn check_kernel(&self) -> Result<(), ServiceError> {
+    pub(super) fn check_kernel(&self) -> Result<(), ServiceError> {
         self.parts
             .media
             .check_kernel()
@@ -243,21 +181,24 @@ impl Service {
     }
 }
 
-/// Whether what the guest writes is lost when it stops, as its creator asks.
-fn choose_layer(manifest: &mut Manifest, ephemeral: bool) -> Result<(), ServiceError> {
-    match &mut manifest.rootfs {
-        Some(rootfs) => rootfs.ephemeral = ephemeral,
-        // What a guest without a root file system writes is in its memory anyway.
-        None if ephemeral => {}
-        None => {
-            let detail = format!(
-                "The plugin `{}` boots an initramfs: what its VMs write is in memory and cannot be kept",
-                manifest.name
-            );
-            return Err(ServiceError::field("/ephemeral", detail));
-        }
+/// The configuration that a creator chose: the request, else its `config`, else the plugin's manifest.
+fn chosen(request: CreateVm, plugin: &PluginRecord) -> Result<VmConfig, ServiceError> {
+    let mut config = VmConfig::new(plugin.manifest.clone());
+    if let Some(patch) = request.config {
+        refuse_other_plugin(&config, &patch, "/config/plugin")?;
+        patch.apply(&mut config);
     }
-    Ok(())
+    let resources = &mut config.resources;
+    resources.cpu_cores = request.cpu_cores.or(resources.cpu_cores);
+    resources.memory_mb = request.memory_mb.or(resources.memory_mb);
+    config.runtime = request.runtime.unwrap_or(config.runtime);
+    config.kernel_cmdline = request.kernel_cmdline.or(config.kernel_cmdline);
+    config.ephemeral = request.ephemeral.or(config.ephemeral);
+    if let Some(host) = request.api_host {
+        let port = request.api_port;
+        config.api = Some(ConfigApi { host, port });
+    }
+    Ok(config)
 }
 
 impl From<MachineError> for ServiceError {
@@ -268,7 +209,13 @@ impl From<MachineError> for ServiceError {
                 Self::new(ErrorKind::VmExists, error.to_string()).hint(hint)
             }
             MachineError::NotFound { ref name } => Self::no_vm(name),
-            MachineError::Denied { .. } => Self::new(ErrorKind::WrongPhase, error.to_string()),
+            MachineError::Denied { .. } | MachineError::NotReconfigured { .. } => {
+                Self::new(ErrorKind::WrongPhase, error.to_string())
+            }
+            MachineError::VersionMismatch { .. } => {
+                Self::new(ErrorKind::VersionMismatch, error.to_string())
+                    .hint("Read the configuration again, and change that one")
+            }
             MachineError::NoAddress(_) => Self::new(ErrorKind::NoCapacity, error.to_string())
                 .hint("Delete a VM, or configure a larger `subnet` for volantd"),
             MachineError::Cmdline(ref source) => Self::field("/kernel_cmdline", source.to_string()),

@@ -7,7 +7,10 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::{OpenError, StoreError};
 
 /// Each brings a database one format further. Never changed once released; only added to.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_plugins_and_vms.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_plugins_and_vms.sql"),
+    include_str!("migrations/0002_configs.sql"),
+];
 
 pub(super) fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     run_these(connection, path, MIGRATIONS)

@@ -3,6 +3,7 @@
 //! One connection behind a lock, used on blocking threads: SQLite has one writer anyway, and nothing here takes longer than a disk's
 //! answer. No lock is held over an await. What plugins and VMs mean is not known here.
 
+mod configs;
 mod migrations;
 mod plugins;
 mod vms;
@@ -22,6 +23,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::machine::record::Durability;
 
+pub use configs::StoredConfig;
 pub use plugins::{ArtifactRecord, PluginRecord};
 
 /// How long a write waits for another process that has the file, such as somebody's `sqlite3`.

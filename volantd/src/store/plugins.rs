@@ -7,7 +7,7 @@ use common::digest::Digest;
 use common::manifest::Manifest;
 use common::name::Name;
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Failed, Store, StoreError, parsed};
 
@@ -80,11 +80,7 @@ impl Store {
         self.run("record the plugin", move |transaction| {
             let digest = plugin.artifact.digest.to_string();
             let (installed_at, updated_at) = (plugin.installed_at.to_string(), plugin.updated_at.to_string());
-            transaction.execute(
-                "INSERT INTO artifacts (digest, size_bytes, added_at) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (digest) DO UPDATE SET size_bytes = excluded.size_bytes",
-                params![digest, plugin.artifact.size_bytes, updated_at],
-            )?;
+            insert_artifact(transaction, plugin.artifact, &updated_at)?;
             transaction.execute(
                 "INSERT INTO plugins (name, version, enabled, manifest, artifact, pinned, source_url, installed_at, updated_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
@@ -103,6 +99,18 @@ impl Store {
                     updated_at,
                 ],
             )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Records an artifact that is stored.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn record_artifact(&self, artifact: ArtifactRecord) -> Result<(), StoreError> {
+        self.run("record the artifact", move |transaction| {
+            insert_artifact(transaction, artifact, &Timestamp::now().to_string())?;
             Ok(())
         })
         .await
@@ -200,14 +208,14 @@ impl Store {
         .await
     }
 
-    /// The artifacts that a plugin or a VM needs.
+    /// The artifacts that a plugin or a VM needs; a VM needs those of all kept versions of its configuration.
     ///
     /// # Errors
     /// If the database fails, or a digest cannot be read.
     pub async fn artifacts_in_use(&self) -> Result<BTreeSet<Digest>, StoreError> {
         self.run("list the artifacts in use", |transaction| {
             let mut statement = transaction
-                .prepare("SELECT artifact FROM plugins UNION SELECT artifact FROM vms")?;
+                .prepare("SELECT artifact FROM plugins UNION SELECT artifact FROM vm_configs")?;
             let rows = statement
                 .query_map([], |row| row.get::<_, String>(0))?
                 .collect::<Result<Vec<_>, _>>()?;
@@ -226,7 +234,7 @@ impl Store {
     pub async fn forget_unused_artifacts(&self) -> Result<Vec<Digest>, StoreError> {
         self.run("forget unused artifacts", |transaction| {
             let mut statement = transaction.prepare(
-                "DELETE FROM artifacts WHERE digest NOT IN (SELECT artifact FROM plugins UNION SELECT artifact FROM vms)
+                "DELETE FROM artifacts WHERE digest NOT IN (SELECT artifact FROM plugins UNION SELECT artifact FROM vm_configs)
                  RETURNING digest",
             )?;
             let rows = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
@@ -235,6 +243,19 @@ impl Store {
         })
         .await
     }
+}
+
+fn insert_artifact(
+    transaction: &Transaction<'_>,
+    artifact: ArtifactRecord,
+    now: &str,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO artifacts (digest, size_bytes, added_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT (digest) DO UPDATE SET size_bytes = excluded.size_bytes",
+        params![artifact.digest.to_string(), artifact.size_bytes, now],
+    )?;
+    Ok(())
 }
 
 /// A row as SQLite gives it.

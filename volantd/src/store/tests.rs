@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 
 use common::agent::HealthState;
-use common::api::{BootTimeline, Failure, VmHealth};
+use common::api::{
+    BootTimeline, ConfigApi, ConfigResources, Failure, MAX_CONFIG_VERSIONS, VmConfig, VmHealth,
+};
 use common::digest::Digest;
 use common::guest_config::Secret;
 use common::manifest::Manifest;
@@ -17,7 +19,7 @@ use super::{ArtifactRecord, PluginRecord, Store, StoreError};
 use crate::machine::Pool;
 use crate::machine::plan::Step;
 use crate::machine::ports::{Accelerator, InstanceRecord, VmmKind};
-use crate::machine::record::{Blueprint, Draft, Durability, Journal, JournalError, VmRecord};
+use crate::machine::record::{ConfigVersion, Draft, Durability, Journal, JournalError, VmRecord};
 use crate::machine::state::{Desired, Phase, State};
 
 const MANIFEST: &str = r#"{"schema_version": "1.0", "name": "hello", "version": "1", "initramfs": {"url": "/a.gz"},
@@ -57,16 +59,20 @@ fn plugin(plugin: &str, content: &[u8]) -> PluginRecord {
 
 fn draft(vm: &str, content: &[u8]) -> Draft {
     Draft {
-        blueprint: Blueprint {
-            name: name(vm),
-            plugin: name("hello"),
-            manifest: Manifest::from_json(MANIFEST.as_bytes()).unwrap(),
-            artifact: Digest::of(content),
-            cpu_cores: 2,
-            memory_mib: 512,
-            extra_cmdline: "debug".to_owned(),
-            api: Some(("192.168.127.1".to_owned(), 7777)),
+        name: name(vm),
+        config: VmConfig {
+            resources: ConfigResources {
+                cpu_cores: Some(2),
+                memory_mb: Some(512),
+            },
+            kernel_cmdline: Some("debug".to_owned()),
+            api: Some(ConfigApi {
+                host: "192.168.127.1".to_owned(),
+                port: Some(7777),
+            }),
+            ..VmConfig::new(Manifest::from_json(MANIFEST.as_bytes()).unwrap())
         },
+        artifact: Digest::of(content),
         secret: Secret::from_random([3; 32]),
         created_at: at(7),
         pool: Pool {
@@ -190,6 +196,7 @@ async fn a_vm_is_read_as_it_was_written() {
     let health = VmHealth {
         state: HealthState::Unhealthy,
         reason: Some("slow".to_owned()),
+        last_probe_at: None,
     };
     record.progress.state = State {
         phase: Phase::Running { health },
@@ -197,6 +204,7 @@ async fn a_vm_is_read_as_it_was_written() {
     };
     record.progress.begun = Step::ALL.to_vec();
     record.progress.launch = Some("launch".to_owned());
+    record.progress.launched_version = Some(1);
     record.progress.instance = Some(InstanceRecord {
         instance: "launch".to_owned(),
         pid: 4_000_000_000,
@@ -374,4 +382,144 @@ fn migrations_go_on_from_where_a_database_is_and_fail_whole() {
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .unwrap();
     assert_eq!(version, 2);
+}
+
+fn next_version(record: &VmRecord, version: u64, content: &[u8]) -> ConfigVersion {
+    let mut config = record.config.config.clone();
+    config.kernel_cmdline = Some(format!("version={version}"));
+    ConfigVersion {
+        version,
+        config,
+        artifact: Digest::of(content),
+        updated_at: at(100),
+    }
+}
+
+#[tokio::test]
+async fn configurations_are_kept_newest_first_and_with_their_artifacts() {
+    let (_dir, store) = store();
+    for content in [b"a", b"b"] {
+        store
+            .install_plugin(plugin("hello", content))
+            .await
+            .unwrap();
+    }
+    let record = store.insert(draft("web", b"a")).await.unwrap();
+    let second = next_version(&record, 2, b"b");
+    store.reconfigure(record.id, &second).await.unwrap();
+    let twice = store.reconfigure(record.id, &second).await.unwrap_err();
+    assert!(matches!(&twice, JournalError::Failed { .. }), "{twice:?}");
+    let history = store.vm_configs(record.id, 10).await.unwrap();
+    let versions: Vec<u64> = history.iter().map(|row| row.version.version).collect();
+    assert_eq!(versions, [2, 1]);
+    assert_eq!(history[0].version, second);
+    assert_eq!(history[1].version, *record.config);
+    assert_eq!(store.vm_configs(record.id, 1).await.unwrap().len(), 1);
+    assert_eq!(store.vm_config(record.id, 3).await.unwrap(), None);
+    let read = all(&store).await.remove(0);
+    assert_eq!(*read.config, second);
+    assert_eq!(read.blueprint.extra_cmdline, "version=2");
+    assert!(
+        store.forget_unused_artifacts().await.unwrap().is_empty(),
+        "the old version needs its artifact"
+    );
+    store.remove(record.id).await.unwrap();
+    assert!(store.vm_configs(record.id, 10).await.unwrap().is_empty());
+    assert_eq!(
+        store.forget_unused_artifacts().await.unwrap(),
+        [Digest::of(b"a")]
+    );
+}
+
+#[tokio::test]
+async fn old_configurations_go_but_never_the_one_that_runs() {
+    let (_dir, store) = store();
+    store.install_plugin(plugin("hello", b"a")).await.unwrap();
+    let mut record = store.insert(draft("web", b"a")).await.unwrap();
+    record.progress.launched_version = Some(1);
+    store
+        .save(record.id, &record.progress, Durability::Noted)
+        .await
+        .unwrap();
+    let last = u64::from(MAX_CONFIG_VERSIONS) + 5;
+    for version in 2..=last {
+        let next = next_version(&record, version, b"a");
+        store.reconfigure(record.id, &next).await.unwrap();
+    }
+    let history = store.vm_configs(record.id, u32::MAX).await.unwrap();
+    let versions: Vec<u64> = history.iter().map(|row| row.version.version).collect();
+    let mut expected: Vec<u64> = (6..=last).rev().collect();
+    expected.push(1);
+    assert_eq!(versions, expected);
+    let read = all(&store).await.remove(0);
+    assert_eq!(read.config.version, last);
+    assert_eq!(
+        read.blueprint, record.blueprint,
+        "what runs is what it was launched with"
+    );
+}
+
+#[tokio::test]
+async fn vms_of_the_first_format_get_their_first_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("volant.db");
+    let mut connection = rusqlite::Connection::open(&path).unwrap();
+    let first = include_str!("migrations/0001_plugins_and_vms.sql");
+    run_these(&mut connection, &path, &[first]).unwrap();
+    let insert = "INSERT INTO artifacts VALUES (?1, 1, ?3);";
+    let (digest, time) = (Digest::of(b"a").to_string(), at(7).to_string());
+    connection
+        .execute(&insert.replace("?3", "?2"), [&digest, &time])
+        .unwrap();
+    for (name, launch, cmdline, host, port) in [
+        ("up", Some("l"), "debug", Some("10.0.0.1"), Some(80)),
+        ("down", None, "", None, None),
+    ] {
+        connection
+            .execute(
+                "INSERT INTO vms (name, plugin, manifest, artifact, cpu_cores, memory_mib, extra_cmdline, api_host, api_port, ip, mac,
+                     tap, cid, secret, created_at, desired, phase, steps_begun, launch, restarts, proven, generation, updated_at)
+                 VALUES (?1, 'hello', ?2, ?3, 2, 512, ?4, ?5, ?6, '10.0.0.' || ?8, ?1, ?1, ?8, 's', ?9, 'running', '{\"phase\":\"pending\"}',
+                     '[]', ?7, 0, 0, 1, ?9)",
+                rusqlite::params![name, Manifest::from_json(MANIFEST.as_bytes()).unwrap().to_json(), digest, cmdline, host, port, launch,
+                    name.len(), time],
+            )
+            .unwrap();
+    }
+    connection
+        .execute("UPDATE sqlite_sequence SET seq = 40 WHERE name = 'vms'", [])
+        .unwrap();
+    drop(connection);
+
+    let store = Store::open(&path).unwrap();
+    let records = all(&store).await;
+    let [up, down] = records.as_slice() else {
+        panic!("{records:?}")
+    };
+    for record in [up, down] {
+        assert_eq!(
+            (record.config.version, record.config.artifact),
+            (1, Digest::of(b"a"))
+        );
+        assert_eq!(
+            (record.blueprint.cpu_cores, record.blueprint.memory_mib),
+            (2, 512)
+        );
+        assert_eq!(record.config.config.runtime, "hello");
+        assert_eq!(record.config.config.env, [].into());
+        assert_eq!(record.blueprint.manifest.workload.env["KEY"], "s3cret");
+    }
+    assert_eq!(up.blueprint.extra_cmdline, "debug");
+    assert_eq!(up.blueprint.api, Some(("10.0.0.1".to_owned(), 80)));
+    assert_eq!(up.progress.launched_version, Some(1));
+    assert_eq!(
+        (
+            down.config.config.kernel_cmdline.as_ref(),
+            down.config.config.api.as_ref()
+        ),
+        (None, None)
+    );
+    assert_eq!(down.progress.launched_version, None);
+    let next = store.insert(draft("new", b"a")).await.unwrap();
+    assert_eq!(next.id, 41, "numbers of VMs that are gone stay used");
 }

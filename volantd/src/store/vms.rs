@@ -5,35 +5,39 @@ use std::sync::Arc;
 
 use common::api::{BootTimeline, Failure};
 use common::guest_config::Secret;
-use common::manifest::Manifest;
 use common::name::Name;
 use rusqlite::{Row, Transaction, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::configs::{self, RawConfig};
 use super::{Failed, Store, StoreError, parsed};
+use crate::machine::blueprint::Blueprint;
 use crate::machine::choose_lease;
 use crate::machine::plan::Step;
 use crate::machine::ports::{BoxFuture, InstanceRecord, Lease};
 use crate::machine::record::{
-    Blueprint, Draft, Durability, Journal, JournalError, Progress, Unreadable, VmRecord,
+    ConfigVersion, Draft, Durability, Journal, JournalError, Progress, Unreadable, VmRecord,
 };
 use crate::machine::state::{Desired, Phase, State};
 
-const SELECT: &str = "SELECT id, name, plugin, manifest, artifact, cpu_cores, memory_mib, extra_cmdline, api_host, api_port,
-        ip, mac, tap, cid, secret, created_at, desired, phase, steps_begun, launch, instance, restarts, proven, failure, boot,
-        generation, updated_at
-    FROM vms ORDER BY id";
+/// Each VM with its newest configuration, and with that of its present launch.
+const SELECT: &str = "SELECT v.id, v.name, v.ip, v.mac, v.tap, v.cid, v.secret, v.created_at, v.desired, v.phase, v.steps_begun,
+        v.launch, v.launched_version, v.instance, v.restarts, v.proven, v.failure, v.boot, v.generation, v.updated_at,
+        c.version AS c_version, c.config AS c_config, c.artifact AS c_artifact, c.updated_at AS c_updated_at,
+        l.version AS l_version, l.config AS l_config, l.artifact AS l_artifact, l.updated_at AS l_updated_at
+    FROM vms v
+    JOIN vm_configs c ON c.vm = v.id AND c.version = (SELECT max(version) FROM vm_configs WHERE vm = v.id)
+    LEFT JOIN vm_configs l ON l.vm = v.id AND l.version = v.launched_version
+    ORDER BY v.id";
 
-const INSERT: &str = "INSERT INTO vms (name, plugin, manifest, artifact, cpu_cores, memory_mib, extra_cmdline, api_host, api_port,
-        ip, mac, tap, cid, secret, created_at, desired, phase, steps_begun, launch, instance, restarts, proven, failure, boot,
-        generation, updated_at)
-    VALUES (:name, :plugin, :manifest, :artifact, :cpu_cores, :memory_mib, :extra_cmdline, :api_host, :api_port,
-        :ip, :mac, :tap, :cid, :secret, :created_at, :desired, :phase, '[]', NULL, NULL, 0, 0, NULL, NULL,
+const INSERT: &str = "INSERT INTO vms (name, ip, mac, tap, cid, secret, created_at, desired, phase, steps_begun, launch,
+        launched_version, instance, restarts, proven, failure, boot, generation, updated_at)
+    VALUES (:name, :ip, :mac, :tap, :cid, :secret, :created_at, :desired, :phase, '[]', NULL, NULL, NULL, 0, 0, NULL, NULL,
         :generation, :updated_at)";
 
 const UPDATE: &str = "UPDATE vms SET desired = :desired, phase = :phase, steps_begun = :steps_begun, launch = :launch,
-        instance = :instance, restarts = :restarts, proven = :proven, failure = :failure, boot = :boot,
+        launched_version = :launched_version, instance = :instance, restarts = :restarts, proven = :proven, failure = :failure, boot = :boot,
         generation = :generation, updated_at = :updated_at
     WHERE id = :id";
 
@@ -69,6 +73,19 @@ impl Journal for Store {
         })
     }
 
+    fn reconfigure<'a>(
+        &'a self,
+        id: i64,
+        config: &'a ConfigVersion,
+    ) -> BoxFuture<'a, Result<(), JournalError>> {
+        let config = config.clone();
+        Box::pin(self.transact(Durability::Promised, move |transaction| {
+            configs::insert(transaction, id, &config)?;
+            configs::prune(transaction, id)?;
+            Ok(())
+        }))
+    }
+
     fn remove(&self, id: i64) -> BoxFuture<'_, Result<(), JournalError>> {
         Box::pin(self.transact(Durability::Promised, move |transaction| {
             transaction.execute("DELETE FROM vms WHERE id = ?1", [id])?;
@@ -94,41 +111,27 @@ impl From<rusqlite::Error> for JournalError {
 
 fn insert(transaction: &Transaction<'_>, draft: Draft) -> Result<VmRecord, JournalError> {
     let Draft {
-        blueprint,
+        name,
+        config,
+        artifact,
         secret,
         created_at,
         pool,
     } = draft;
-    let name = blueprint.name.as_str();
     let taken: bool = transaction.query_row(
         "SELECT EXISTS (SELECT 1 FROM vms WHERE name = ?1)",
-        [name],
+        [name.as_str()],
         |row| row.get(0),
     )?;
     if taken {
-        return Err(JournalError::Exists {
-            name: blueprint.name,
-        });
+        return Err(JournalError::Exists { name });
     }
-    let lease = choose_lease(&blueprint.name, pool, &leases(transaction)?)?;
+    let lease = choose_lease(&name, pool, &leases(transaction)?)?;
     let progress = Progress::new(created_at);
-    let (api_host, api_port) = blueprint
-        .api
-        .as_ref()
-        .map(|(host, port)| (host.as_str(), *port))
-        .unzip();
     transaction.execute(
         INSERT,
         named_params! {
-            ":name": name,
-            ":plugin": blueprint.plugin.as_str(),
-            ":manifest": blueprint.manifest.to_json(),
-            ":artifact": blueprint.artifact.to_string(),
-            ":cpu_cores": blueprint.cpu_cores,
-            ":memory_mib": blueprint.memory_mib,
-            ":extra_cmdline": blueprint.extra_cmdline,
-            ":api_host": api_host,
-            ":api_port": api_port,
+            ":name": name.as_str(),
             ":ip": lease.ip.to_string(),
             ":mac": lease.mac,
             ":tap": lease.tap,
@@ -142,9 +145,17 @@ fn insert(transaction: &Transaction<'_>, draft: Draft) -> Result<VmRecord, Journ
         },
     )?;
     let id = transaction.last_insert_rowid();
+    let config = ConfigVersion {
+        version: 1,
+        config,
+        artifact,
+        updated_at: created_at,
+    };
+    configs::insert(transaction, id, &config)?;
     Ok(VmRecord {
         id,
-        blueprint: Arc::new(blueprint),
+        blueprint: Arc::new(Blueprint::of(&name, &config)),
+        config: Arc::new(config),
         lease,
         secret,
         created_at,
@@ -175,6 +186,7 @@ struct Written {
     phase: String,
     steps_begun: String,
     launch: Option<String>,
+    launched_version: Option<u64>,
     instance: Option<String>,
     restarts: u32,
     proven: bool,
@@ -191,6 +203,7 @@ impl Written {
             phase: json(&progress.state.phase)?,
             steps_begun: json(&progress.begun)?,
             launch: progress.launch.clone(),
+            launched_version: progress.launched_version,
             instance: progress.instance.as_ref().map(json).transpose()?,
             restarts: progress.restarts,
             proven: progress.proven,
@@ -210,6 +223,7 @@ impl Written {
                 ":phase": self.phase,
                 ":steps_begun": self.steps_begun,
                 ":launch": self.launch,
+                ":launched_version": self.launched_version,
                 ":instance": self.instance,
                 ":restarts": self.restarts,
                 ":proven": self.proven,
@@ -227,7 +241,7 @@ impl Written {
     }
 }
 
-fn json<T: Serialize>(value: &T) -> Result<String, JournalError> {
+pub(super) fn json<T: Serialize>(value: &T) -> Result<String, JournalError> {
     serde_json::to_string(value).map_err(|error| JournalError::Failed {
         doing: "write a record",
         source: Box::new(error),
@@ -238,13 +252,8 @@ fn json<T: Serialize>(value: &T) -> Result<String, JournalError> {
 struct Raw {
     id: i64,
     name: String,
-    plugin: String,
-    manifest: String,
-    artifact: String,
-    cpu_cores: u32,
-    memory_mib: u32,
-    extra_cmdline: String,
-    api: Option<(String, u16)>,
+    newest: RawConfig,
+    launched: Option<RawConfig>,
     ip: String,
     mac: String,
     tap: String,
@@ -255,6 +264,7 @@ struct Raw {
     phase: String,
     steps_begun: String,
     launch: Option<String>,
+    launched_version: Option<u64>,
     instance: Option<String>,
     restarts: u32,
     proven: bool,
@@ -266,18 +276,25 @@ struct Raw {
 
 impl Raw {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let (api_host, api_port): (Option<String>, Option<u16>) =
-            (row.get("api_host")?, row.get("api_port")?);
+        let launched: Option<u64> = row.get("l_version")?;
         Ok(Self {
             id: row.get("id")?,
             name: row.get("name")?,
-            plugin: row.get("plugin")?,
-            manifest: row.get("manifest")?,
-            artifact: row.get("artifact")?,
-            cpu_cores: row.get("cpu_cores")?,
-            memory_mib: row.get("memory_mib")?,
-            extra_cmdline: row.get("extra_cmdline")?,
-            api: api_host.zip(api_port),
+            newest: RawConfig {
+                version: row.get("c_version")?,
+                config: row.get("c_config")?,
+                artifact: row.get("c_artifact")?,
+                updated_at: row.get("c_updated_at")?,
+            },
+            launched: match launched {
+                Some(version) => Some(RawConfig {
+                    version,
+                    config: row.get("l_config")?,
+                    artifact: row.get("l_artifact")?,
+                    updated_at: row.get("l_updated_at")?,
+                }),
+                None => None,
+            },
             ip: row.get("ip")?,
             mac: row.get("mac")?,
             tap: row.get("tap")?,
@@ -288,6 +305,7 @@ impl Raw {
             phase: row.get("phase")?,
             steps_begun: row.get("steps_begun")?,
             launch: row.get("launch")?,
+            launched_version: row.get("launched_version")?,
             instance: row.get("instance")?,
             restarts: row.get("restarts")?,
             proven: row.get("proven")?,
@@ -316,23 +334,13 @@ impl Raw {
             tap: self.tap,
             cid: self.cid,
         };
-        let blueprint = Blueprint {
-            name,
-            plugin: parsed(row, "plugin", self.plugin.parse())?,
-            manifest: parsed(
-                row,
-                "manifest",
-                Manifest::from_json(self.manifest.as_bytes()),
-            )?,
-            artifact: parsed(row, "artifact", self.artifact.parse())?,
-            cpu_cores: self.cpu_cores,
-            memory_mib: self.memory_mib,
-            extra_cmdline: self.extra_cmdline,
-            api: self.api,
-        };
+        let newest = self.newest.parse(row)?;
+        let launched = self.launched.map(|raw| raw.parse(row)).transpose()?;
+        let blueprint = Blueprint::of(&name, launched.as_ref().unwrap_or(&newest));
         Ok(VmRecord {
             id: self.id,
             blueprint: Arc::new(blueprint),
+            config: Arc::new(newest),
             lease,
             secret: Secret::from_stored(self.secret),
             created_at: parsed(row, "created_at", self.created_at.parse())?,
@@ -357,6 +365,7 @@ impl Raw {
             state: State { phase, desired },
             begun,
             launch: self.launch.clone(),
+            launched_version: self.launched_version,
             instance,
             restarts: self.restarts,
             proven: self.proven,
@@ -377,7 +386,7 @@ impl Raw {
     }
 }
 
-fn from_json<T: DeserializeOwned>(
+pub(super) fn from_json<T: DeserializeOwned>(
     row: &str,
     column: &'static str,
     text: &str,

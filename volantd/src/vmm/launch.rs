@@ -122,7 +122,10 @@ impl Order<'_> {
         };
         let disks = self.media.disks.iter().map(|disk| {
             let path = absolute(&disk.path)?;
-            Ok(Disk { path, ..*disk })
+            Ok(Disk {
+                path,
+                ..disk.clone()
+            })
         });
         Ok(BootMedia {
             kernel: absolute(&self.media.kernel)?,

@@ -28,6 +28,8 @@ pub(super) fn launch(run_dir: &Path) -> Launch {
         },
         manifest: Manifest::from_json(manifest.as_bytes()).unwrap(),
         artifact: Digest::of(b"artifact"),
+        kernel: None,
+        disks: Vec::new(),
         extra_cmdline: String::new(),
         api: None,
         secret: Secret::from_random([7; 32]),
@@ -53,6 +55,7 @@ pub(super) fn rootfs_media() -> BootMedia {
     let disk = |path: &str, access| Disk {
         path: path.into(),
         access,
+        serial: None,
     };
     BootMedia {
         initramfs: None,
@@ -60,6 +63,10 @@ pub(super) fn rootfs_media() -> BootMedia {
             disk("/store/a,b", DiskAccess::ReadOnly),
             disk("/state/config.img", DiskAccess::ReadOnly),
             disk("/state/writable.ext4", DiskAccess::ReadWrite),
+            Disk {
+                serial: Some("data".to_owned()),
+                ..disk("/disks/data", DiskAccess::ReadOnly)
+            },
         ],
         ..media()
     }

@@ -8,7 +8,7 @@ use common::guest_config::{GuestConfig, from_disk};
 use common::manifest::{ArtifactKind, RootfsFormat};
 use fledge::image::cpio::{Limits, ReadError, read_entries};
 use volantd::artifact::ArtifactError;
-use volantd::machine::ports::{DiskAccess, Launch, Media as _};
+use volantd::machine::ports::{DiskAccess, ExtraDisk, Launch, Media as _};
 use volantd::media::DEFAULT_WRITABLE_MB;
 use volantd::signature::Signatures;
 
@@ -390,4 +390,60 @@ async fn bad_root_file_systems_and_disks_are_refused() {
         "{}",
         refused.message
     );
+}
+
+#[tokio::test]
+async fn a_vm_can_have_its_own_kernel_and_further_disks() {
+    let place = Place::new();
+    let digest = place.install(&image()).await.unwrap();
+    let (kernels, disks) = (
+        place.temp.path().join("kernels"),
+        place.temp.path().join("disks"),
+    );
+    for folder in [&kernels, &disks] {
+        fs_err::create_dir(folder).unwrap();
+    }
+    fs_err::write(kernels.join("own"), kernel()).unwrap();
+    fs_err::write(disks.join("data"), [0; 1024]).unwrap();
+    let extra = |path: PathBuf| ExtraDisk {
+        name: "data".parse().unwrap(),
+        path,
+        access: DiskAccess::ReadOnly,
+    };
+    let launch = Launch {
+        kernel: Some(kernels.join("own")),
+        disks: vec![extra(disks.join("data"))],
+        ..place.launch(digest)
+    };
+    let media = place.media.prepare(&launch).await.unwrap();
+    assert_eq!(media.kernel, kernels.join("own"));
+    assert_eq!(media.disks.len(), 1);
+    assert_eq!(media.disks[0].path, disks.join("data"));
+    assert_eq!(media.disks[0].serial.as_deref(), Some("data"));
+
+    let elsewhere = place.temp.path().join("vmlinux");
+    let refused = [
+        Launch {
+            kernel: Some(elsewhere.clone()),
+            ..place.launch(digest)
+        },
+        Launch {
+            disks: vec![extra(elsewhere)],
+            ..place.launch(digest)
+        },
+    ];
+    for launch in refused {
+        let error = place.media.prepare(&launch).await.unwrap_err();
+        assert!(
+            error
+                .message
+                .contains("is not in a folder that this daemon allows"),
+            "{error}"
+        );
+    }
+    let error = place
+        .media
+        .check_other_kernel(&disks.join("data"))
+        .unwrap_err();
+    assert!(!error.hints().is_empty(), "{error}");
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::agent::{AgentStatus, GuestHealth, GuestPhase, HealthState, WorkloadStatus};
-use common::api::VmStatus;
+use common::api::{ConfigResources, VmConfig, VmStatus};
 use common::digest::Digest;
 use common::manifest::{ArtifactKind, Manifest};
 use common::name::Name;
@@ -167,13 +167,14 @@ impl Daemon {
     async fn create(&self, member: &str) {
         let new = NewVm {
             name: name(),
-            plugin: "app".parse().unwrap(),
-            manifest: manifest(member),
+            config: VmConfig {
+                resources: ConfigResources {
+                    cpu_cores: Some(1),
+                    memory_mb: Some(64),
+                },
+                ..VmConfig::new(manifest(member))
+            },
             artifact: self.artifact,
-            cpu_cores: 1,
-            memory_mib: 64,
-            extra_cmdline: String::new(),
-            api: None,
             arrived: Instant::now(),
         };
         self.registry.create(new).await.unwrap();

@@ -64,6 +64,8 @@ impl Stores {
         let media = MediaConfig {
             state_dir: state_dir.clone(),
             kernel: kernel_path,
+            kernel_dirs: vec![folder.join("kernels")],
+            disk_dirs: vec![folder.join("disks")],
             subnet: "192.168.127.0/24".parse().unwrap(),
             host_ip: "192.168.127.1".parse().unwrap(),
             max_image_bytes: MAX_IMAGE_BYTES,
@@ -114,6 +116,8 @@ pub(crate) fn launch(vm_folder: PathBuf, artifact: Digest, image: &str) -> Launc
         },
         manifest: Manifest::from_json(manifest.as_bytes()).unwrap(),
         artifact,
+        kernel: None,
+        disks: Vec::new(),
         extra_cmdline: String::new(),
         api: None,
         secret: Secret::from_random([7; 32]),

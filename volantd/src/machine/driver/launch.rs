@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::api::Failure;
 use tokio::time::{Instant, timeout};
 
+use super::super::blueprint::Blueprint;
 use super::super::outcome::{LastSeen, Outcome, of_exit, step_failure};
 use super::super::plan::Step;
 use super::super::ports::{Launch, StepError};
@@ -30,6 +31,7 @@ impl Driver {
         if self.state().phase != Phase::Pending {
             return;
         }
+        self.take_newest_config();
         self.record.progress.launch = Some(uuid::Uuid::now_v7().to_string());
         self.record.progress.boot = None;
         self.launch = None;
@@ -49,6 +51,13 @@ impl Driver {
             }
         }
         self.apply(Event::Launched).await;
+    }
+
+    /// From here on to its unwinding the launch has this configuration, whatever is configured meanwhile.
+    fn take_newest_config(&mut self) {
+        let record = &mut self.record;
+        record.progress.launched_version = Some(record.config.version);
+        record.blueprint = Arc::new(Blueprint::of(&record.blueprint.name, &record.config));
     }
 
     /// What was up once is tried again; what never was stays down, with the reason.
@@ -164,6 +173,8 @@ impl Driver {
             lease: record.lease.clone(),
             manifest: blueprint.manifest.clone(),
             artifact: blueprint.artifact,
+            kernel: blueprint.kernel.clone(),
+            disks: blueprint.disks.clone(),
             extra_cmdline: blueprint.extra_cmdline.clone(),
             api: blueprint.api.clone(),
             secret: record.secret.clone(),

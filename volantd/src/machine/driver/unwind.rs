@@ -9,6 +9,7 @@ use common::error_chain::Chain;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::backoff::Backoff;
+use super::super::blueprint::Blueprint;
 use super::super::error::MachineError;
 use super::super::outcome::step_failure;
 use super::super::plan::{self, Step, word};
@@ -167,6 +168,7 @@ impl Driver {
     /// given back, and its step stays recorded for the next time.
     pub(super) async fn unwind(&mut self) -> Result<(), Failure> {
         if self.record.progress.begun.is_empty() {
+            self.release_config();
             return Ok(());
         }
         let mut failed = None;
@@ -193,6 +195,7 @@ impl Driver {
         self.observed.activity = None;
         if failed.is_none() {
             self.record.progress.launch = None;
+            self.release_config();
             self.launch = None;
             self.media = None;
         }
@@ -201,6 +204,14 @@ impl Driver {
             tracing::error!(vm = %self.record.blueprint.name, error = %Chain(&error), "progress not recorded");
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Nothing of a launch is left: what there is to say of the VM is what its next launch will have.
+    fn release_config(&mut self) {
+        let record = &mut self.record;
+        if record.progress.launched_version.take().is_some() {
+            record.blueprint = Arc::new(Blueprint::of(&record.blueprint.name, &record.config));
+        }
     }
 
     fn forget(&mut self, step: Step) {

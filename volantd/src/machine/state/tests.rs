@@ -21,6 +21,7 @@ fn healthy() -> VmHealth {
     VmHealth {
         state: HealthState::Healthy,
         reason: None,
+        last_probe_at: None,
     }
 }
 

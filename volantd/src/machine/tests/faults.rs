@@ -100,6 +100,8 @@ fn undoing_twice_is_undoing_once() {
             lease: record.lease.clone(),
             manifest: blueprint.manifest.clone(),
             artifact: blueprint.artifact,
+            kernel: None,
+            disks: Vec::new(),
             extra_cmdline: String::new(),
             api: None,
             secret: record.secret.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::agent::HealthState;
-use common::api::{Vm, VmStatus};
+use common::api::{Vm, VmConfig, VmStatus};
 use common::digest::Digest;
 use common::manifest::{Manifest, RestartPolicy};
 use common::name::Name;
@@ -96,13 +96,8 @@ impl Lab {
     pub(super) fn new_vm(vm: &str) -> NewVm {
         NewVm {
             name: name(vm),
-            plugin: name("hello"),
-            manifest: manifest(),
+            config: VmConfig::new(manifest()),
             artifact: Digest::of(b"a"),
-            cpu_cores: 1,
-            memory_mib: 64,
-            extra_cmdline: String::new(),
-            api: None,
             arrived: Instant::now().into_std(),
         }
     }
@@ -113,7 +108,7 @@ impl Lab {
 
     pub(super) async fn create_with(&self, vm: &str, restart: RestartPolicy) -> Vm {
         let mut new = Self::new_vm(vm);
-        new.manifest.workload.restart = restart;
+        new.config.manifest.workload.restart = restart;
         self.registry.create(new).await.unwrap()
     }
 
@@ -171,7 +166,7 @@ impl Lab {
             };
             let stays = |vm: &Vm| match vm.status {
                 VmStatus::Running => vm.health.state == HealthState::Healthy,
-                VmStatus::Stopped | VmStatus::Failed => true,
+                VmStatus::Stopped | VmStatus::Failed | VmStatus::Paused => true,
                 VmStatus::Pending
                 | VmStatus::Starting
                 | VmStatus::Stopping

@@ -94,7 +94,7 @@ fn bad_requests_change_nothing() {
             "{unknown:?}"
         );
         let mut long = Lab::new_vm("g");
-        long.extra_cmdline = "x".repeat(3000);
+        long.config.kernel_cmdline = Some("x".repeat(3000));
         let long = lab.registry.create(long).await.unwrap_err();
         assert!(matches!(&long, MachineError::Cmdline(_)), "{long:?}");
         lab.world.refuse_launches();

@@ -21,7 +21,7 @@ use crate::machine::ports::{
     VmmKind,
 };
 use crate::machine::record::{
-    Draft, Durability, Journal, JournalError, Progress, Unreadable, VmRecord,
+    ConfigVersion, Draft, Durability, Journal, JournalError, Progress, Unreadable, VmRecord,
 };
 use crate::store::Store;
 
@@ -75,6 +75,7 @@ struct Process {
     record: InstanceRecord,
     vm: Name,
     ip: Ipv4Addr,
+    memory_mib: u32,
     behaviour: Behaviour,
     booted: Option<Instant>,
     status: watch::Sender<AgentStatus>,
@@ -199,6 +200,14 @@ impl World {
             .iter()
             .find(|(_, process)| process.vm.as_str() == vm)
             .map(|(pid, _)| *pid)
+    }
+
+    /// The memory that a VM's process was started with.
+    pub(super) fn memory(&self, vm: &str) -> u32 {
+        let inner = self.lock();
+        let mut processes = inner.processes.values();
+        let process = processes.find(|process| process.vm.as_str() == vm);
+        process.unwrap().memory_mib
     }
 
     /// Ends the VM's process as by somebody else.
@@ -468,6 +477,7 @@ impl World {
             record: record.clone(),
             vm: launch.vm.clone(),
             ip: launch.lease.ip,
+            memory_mib: launch.memory_mib,
             status: watch::Sender::new(first_word(&behaviour)),
             behaviour,
             booted: None,
@@ -684,6 +694,19 @@ impl Journal for MortalJournal {
                 });
             }
             self.store.save(id, progress, durability).await?;
+            self.world.point().await;
+            Ok(())
+        })
+    }
+
+    fn reconfigure<'a>(
+        &'a self,
+        id: i64,
+        config: &'a ConfigVersion,
+    ) -> BoxFuture<'a, Result<(), JournalError>> {
+        Box::pin(async move {
+            self.world.point().await;
+            self.store.reconfigure(id, config).await?;
             self.world.point().await;
             Ok(())
         })

@@ -59,6 +59,7 @@ fn disk(disk: &Disk) -> Result<DiskConfig, StepError> {
         path: Some(text(&disk.path)?),
         readonly: Some(disk.access == DiskAccess::ReadOnly),
         image_type: Some(ImageType::Raw),
+        serial: disk.serial.clone(),
         ..DiskConfig::default()
     })
 }
@@ -112,6 +113,7 @@ mod tests {
             disk("/store/a,b", true),
             disk("/state/config.img", true),
             disk("/state/writable.ext4", false),
+            json!({"path": "/disks/data", "readonly": true, "image_type": "Raw", "serial": "data"}),
         ]);
         assert_eq!(config["disks"], expected);
         assert_eq!(config["payload"].get("initramfs"), None);

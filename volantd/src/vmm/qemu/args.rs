@@ -55,7 +55,10 @@ pub(super) fn args(order: &Order<'_>, media: &BootMedia) -> Vec<OsString> {
     // In their order: QEMU gives each the next place on the bus, and the guest numbers them by it.
     for (number, disk) in media.disks.iter().enumerate() {
         option("-drive", drive(number, disk));
-        let device = format!("virtio-blk-pci,drive=disk{number}");
+        // A name has no comma.
+        let serial = disk.serial.as_ref();
+        let serial = serial.map_or_else(String::new, |serial| format!(",serial={serial}"));
+        let device = format!("virtio-blk-pci,drive=disk{number}{serial}");
         option("-device", device.into());
     }
     option(
@@ -152,6 +155,7 @@ mod tests {
             -drive if=none,id=disk0,format=raw,readonly=on,file=/store/a,,b -device virtio-blk-pci,drive=disk0 \
             -drive if=none,id=disk1,format=raw,readonly=on,file=/state/config.img -device virtio-blk-pci,drive=disk1 \
             -drive if=none,id=disk2,format=raw,readonly=off,file=/state/writable.ext4 -device virtio-blk-pci,drive=disk2 \
+            -drive if=none,id=disk3,format=raw,readonly=on,file=/disks/data -device virtio-blk-pci,drive=disk3,serial=data \
             -chardev";
         assert!(line.contains(expected), "{line}");
     }

@@ -22,6 +22,7 @@ pub(in crate::commands) async fn run(
         ephemeral: args.ephemeral.then_some(true),
         api_host: args.api_host,
         api_port: args.api_port,
+        config: None,
     };
     let client = context.client()?;
     let first = client

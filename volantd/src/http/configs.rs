@@ -1,0 +1,204 @@
+//! Routes about VMs' configurations. A change takes effect at the VM's next start; `?restart=true` makes that now.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
+use common::api::{ConfigHistoryEntry, ConfigPatch, Problem, RollbackConfig, VersionedConfig, Vm};
+use serde::Deserialize;
+
+use super::body::{JsonBody, NamePath, OptionalJsonBody, QueryOf};
+use super::detached::to_its_end;
+use super::problem::HttpError;
+use crate::service::{Afterwards, Service};
+
+/// A version that no configuration has.
+const NO_VERSION: u64 = 0;
+
+/// Query of `GET …/config/history`.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HistoryQuery {
+    /// At most so many, newest first.
+    limit: Option<u32>,
+}
+
+/// Query of what changes a configuration.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ChangeQuery {
+    /// Restarts the VM, if it is up, so that the change takes effect.
+    #[serde(default)]
+    restart: bool,
+}
+
+impl ChangeQuery {
+    fn afterwards(&self) -> Afterwards {
+        if self.restart {
+            Afterwards::Restart
+        } else {
+            Afterwards::Leave
+        }
+    }
+}
+
+/// The version that the caller read, from `If-Match` (RFC 9110, 13.1.1). None if any is fine.
+#[derive(Debug)]
+pub(super) struct IfMatch(Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let expected = parts.headers.get(IF_MATCH).map(|value| {
+            let text = value.to_str().unwrap_or_default().trim();
+            version_of(text)
+        });
+        Ok(Self(expected.flatten()))
+    }
+}
+
+/// What is not a version of ours, a weak tag included, matches nothing.
+fn version_of(text: &str) -> Option<u64> {
+    if text == "*" {
+        return None;
+    }
+    let quoted = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let version = quoted.and_then(|digits| digits.parse().ok());
+    Some(version.unwrap_or(NO_VERSION))
+}
+
+/// A configuration and its `ETag`.
+type Tagged = ([(HeaderName, HeaderValue); 1], Json<VersionedConfig>);
+
+fn tagged(config: VersionedConfig) -> Tagged {
+    let tag = HeaderValue::from_str(&format!("\"{}\"", config.version));
+    // A number in quotes is always a valid value.
+    let tag = tag.unwrap_or(HeaderValue::from_static("\"0\""));
+    ([(ETAG, tag)], Json(config))
+}
+
+/// A VM's newest configuration
+#[utoipa::path(get, path = "/api/v1/vms/{name}/config", tag = "vms", params(("name" = String, Path, description = "The VM")), responses(
+    (status = 200, description = "The newest version; `ETag` is its number", body = VersionedConfig, headers(("ETag" = String))),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn show(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+) -> Result<Tagged, HttpError> {
+    Ok(tagged(service.vm_config(&name).await?))
+}
+
+/// The kept versions of a VM's configuration, newest first
+#[utoipa::path(get, path = "/api/v1/vms/{name}/config/history", tag = "vms", params(("name" = String, Path, description = "The VM"), HistoryQuery), responses(
+    (status = 200, description = "At most 50 and the one that runs", body = Vec<ConfigHistoryEntry>),
+    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn history(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+    QueryOf(query): QueryOf<HistoryQuery>,
+) -> Result<Json<Vec<ConfigHistoryEntry>>, HttpError> {
+    Ok(Json(service.vm_config_history(&name, query.limit).await?))
+}
+
+/// Change a VM's configuration
+#[utoipa::path(patch, path = "/api/v1/vms/{name}/config", tag = "vms", request_body = ConfigPatch,
+    params(("name" = String, Path, description = "The VM"), ChangeQuery, ("If-Match" = Option<String>, Header, description = "The version that this changes")),
+    responses(
+    (status = 200, description = "The new version", body = VersionedConfig, headers(("ETag" = String))),
+    (status = 400, description = "The body or query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "The VM is being deleted", body = Problem, content_type = "application/problem+json"),
+    (status = 412, description = "There is a newer version", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The configuration cannot be", body = Problem, content_type = "application/problem+json"),
+    (status = 501, description = "It asks for something that is not built yet", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "An artifact cannot be fetched", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn patch(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+    QueryOf(query): QueryOf<ChangeQuery>,
+    IfMatch(expected): IfMatch,
+    JsonBody(patch): JsonBody<ConfigPatch>,
+) -> Result<Tagged, HttpError> {
+    let afterwards = query.afterwards();
+    let changed = to_its_end(async move {
+        service
+            .patch_vm_config(&name, patch, expected, afterwards)
+            .await
+    });
+    Ok(tagged(changed.await?))
+}
+
+/// Make an old version of a VM's configuration the newest one again
+#[utoipa::path(post, path = "/api/v1/vms/{name}/config/rollback", tag = "vms", request_body = RollbackConfig,
+    params(("name" = String, Path, description = "The VM"), ChangeQuery, ("If-Match" = Option<String>, Header, description = "The version that this replaces")),
+    responses(
+    (status = 200, description = "The new version", body = VersionedConfig, headers(("ETag" = String))),
+    (status = 400, description = "The body or query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such VM, or the version is not kept", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "The VM is being deleted", body = Problem, content_type = "application/problem+json"),
+    (status = 412, description = "There is a newer version", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The configuration cannot be on this host any more", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn rollback(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+    QueryOf(query): QueryOf<ChangeQuery>,
+    IfMatch(expected): IfMatch,
+    JsonBody(request): JsonBody<RollbackConfig>,
+) -> Result<Tagged, HttpError> {
+    let afterwards = query.afterwards();
+    let changed = to_its_end(async move {
+        service
+            .rollback_vm_config(&name, request.version, expected, afterwards)
+            .await
+    });
+    Ok(tagged(changed.await?))
+}
+
+/// Move a VM to the present version of its plugin
+#[utoipa::path(post, path = "/api/v1/vms/{name}/upgrade", tag = "vms", request_body = Option<common::api::UpgradeVm>,
+    params(("name" = String, Path, description = "The VM")), responses(
+    (status = 200, description = "The VM, which restarts if it was up", body = Vm),
+    (status = 404, description = "No such VM or plugin", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "The plugin is switched off, or the VM is being deleted", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The plugin has another version, or the VM cannot have it", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn upgrade(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+    OptionalJsonBody(request): OptionalJsonBody<common::api::UpgradeVm>,
+) -> Result<Json<Vm>, HttpError> {
+    let upgraded = to_its_end(async move { service.upgrade_vm(&name, request).await });
+    Ok(Json(upgraded.await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_version_of_ours_matches() {
+        let table = [
+            ("*", None),
+            ("\"3\"", Some(3)),
+            ("3", Some(NO_VERSION)),
+            ("W/\"3\"", Some(NO_VERSION)),
+            ("\"x\"", Some(NO_VERSION)),
+            ("\"1\", \"2\"", Some(NO_VERSION)),
+            ("", Some(NO_VERSION)),
+        ];
+        for (text, expected) in table {
+            assert_eq!(version_of(text), expected, "{text}");
+        }
+    }
+}
