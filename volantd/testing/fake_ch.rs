@@ -27,6 +27,7 @@ struct Fake {
     config: Option<Value>,
     serial: Option<PtyMaster>,
     booted: bool,
+    paused: bool,
 }
 
 enum Answer {
@@ -61,6 +62,7 @@ fn main() {
         config: None,
         serial: None,
         booted: false,
+        paused: false,
     };
     fake.event("vmm", "starting");
     let api = UnixListener::from(api);
@@ -96,9 +98,15 @@ impl Fake {
             ("PUT", "/api/v1/vm.boot") => self.boot(),
             ("GET", "/api/v1/vm.info") if self.script.has("empty-info") => Answer::Nothing,
             ("GET", "/api/v1/vm.info") => {
-                let state = if self.booted { "Running" } else { "Created" };
+                let state = match (self.booted, self.paused) {
+                    (false, _) => "Created",
+                    (true, false) => "Running",
+                    (true, true) => "Paused",
+                };
                 Answer::Status(200, json!({"config": self.config, "state": state}))
             }
+            ("PUT", "/api/v1/vm.pause") => self.turn(true),
+            ("PUT", "/api/v1/vm.resume") => self.turn(false),
             ("PUT", "/api/v1/vmm.shutdown") => {
                 if self.script.has("hang-quit") {
                     hang();
@@ -130,6 +138,16 @@ impl Fake {
         config["serial"]["file"] = json!(ptsname_r(&pty).unwrap());
         self.serial = Some(pty);
         self.config = Some(config);
+        Answer::Nothing
+    }
+
+    /// As the real one: what is so already is refused.
+    fn turn(&mut self, pause: bool) -> Answer {
+        if !self.booted || self.paused == pause || (pause && self.script.has("refuse-pause")) {
+            return Answer::Status(500, json!(["Error from API", "Invalid state transition"]));
+        }
+        self.paused = pause;
+        self.event("vm", if pause { "paused" } else { "resumed" });
         Answer::Nothing
     }
 

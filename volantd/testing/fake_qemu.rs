@@ -104,6 +104,11 @@ fn serve(
                 }
                 Ok(json!({}))
             }
+            "stop" if script.has("refuse-stop") => Err("the guest cannot be stopped"),
+            "stop" => {
+                say(client, &json!({"event": "STOP"}));
+                Ok(json!({}))
+            }
             "quit" if script.has("hang-quit") => hang(),
             "quit" => {
                 shutdown(client, false, "host-qmp-quit");

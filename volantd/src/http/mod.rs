@@ -52,6 +52,8 @@ pub fn router(service: Arc<Service>, token: Option<TokenCheck>) -> Router {
         .route("/api/v1/vms/{name}/start", post(vms::start))
         .route("/api/v1/vms/{name}/stop", post(vms::stop))
         .route("/api/v1/vms/{name}/restart", post(vms::restart))
+        .route("/api/v1/vms/{name}/pause", post(vms::pause))
+        .route("/api/v1/vms/{name}/resume", post(vms::resume))
         .route(
             "/api/v1/vms/{name}/config",
             get(configs::show).patch(configs::patch),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode};
-use common::api::{CreateVm, MAX_LONG_POLL_MS, TOTAL_COUNT_HEADER, Vm};
+use common::api::{CreateVm, MAX_LONG_POLL_MS, Problem, TOTAL_COUNT_HEADER, Vm};
 use serde::Deserialize;
 
 use super::body::{JsonBody, NamePath, QueryOf};
@@ -85,6 +85,34 @@ pub(super) async fn restart(
     NamePath(name): NamePath,
 ) -> Result<Json<Vm>, HttpError> {
     Ok(Json(service.restart_vm(&name).await?))
+}
+
+/// Make the CPUs of a VM stand still
+#[utoipa::path(post, path = "/api/v1/vms/{name}/pause", tag = "vms", params(("name" = String, Path, description = "The VM")), responses(
+    (status = 200, description = "The VM, paused", body = Vm),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It does not run", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "Its VMM refuses", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn pause(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+) -> Result<Json<Vm>, HttpError> {
+    Ok(Json(service.pause_vm(&name).await?))
+}
+
+/// Make the CPUs of a paused VM go on
+#[utoipa::path(post, path = "/api/v1/vms/{name}/resume", tag = "vms", params(("name" = String, Path, description = "The VM")), responses(
+    (status = 200, description = "The VM, running", body = Vm),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is not up", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "Its VMM refuses", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn resume(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+) -> Result<Json<Vm>, HttpError> {
+    Ok(Json(service.resume_vm(&name).await?))
 }
 
 pub(super) async fn delete(

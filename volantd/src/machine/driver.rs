@@ -6,6 +6,7 @@
 
 mod adopt;
 mod launch;
+mod pause;
 mod supervise;
 mod unwind;
 
@@ -15,11 +16,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::agent::AgentStatus;
 use common::api::{Failure, Vm};
 use common::error_chain::Chain;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use self::pause::Cpus;
 use super::backoff::Backoff;
 use super::blueprint::Blueprint;
 use super::error::MachineError;
@@ -107,6 +110,12 @@ pub(super) struct Driver {
     relaunches: Backoff,
     up_since: Option<Instant>,
     deleters: Vec<Reply>,
+    /// Whether the guest's CPUs stand still, as far as is known.
+    cpus: Cpus,
+    /// Who waits until they do, or do not any more.
+    movers: Vec<(Request, Reply)>,
+    /// The agent's last word before its guest was paused.
+    last_heard: Option<AgentStatus>,
     origin: Origin,
 }
 
@@ -139,6 +148,9 @@ impl Driver {
             relaunches: Backoff::new(FIRST_RELAUNCH, SLOWEST_RELAUNCH),
             up_since: None,
             deleters: Vec::new(),
+            cpus: Cpus::Going,
+            movers: Vec::new(),
+            last_heard: None,
             origin,
         }
     }
@@ -151,6 +163,12 @@ impl Driver {
             Origin::Panicked => self.give_up().await,
         }
         loop {
+            if !matches!(
+                self.state().phase,
+                Phase::Running { .. } | Phase::Paused { .. }
+            ) {
+                self.answer_movers(None);
+            }
             match self.state().phase {
                 Phase::Pending => self.launch().await,
                 // Only a launch makes this phase, and it leaves it. A daemon that finds it recorded has made it `Pending`.
@@ -159,6 +177,7 @@ impl Driver {
                     self.apply(Event::Failed(failure)).await;
                 }
                 Phase::Starting | Phase::Running { .. } => self.supervise().await,
+                Phase::Paused { .. } => self.hold().await,
                 Phase::Stopping => self.stop().await,
                 Phase::Stopped | Phase::Failed { .. } => self.rest().await,
                 Phase::Crashed { .. } => self.back_off().await,
@@ -208,6 +227,7 @@ impl Driver {
             | Phase::Preparing
             | Phase::Starting
             | Phase::Running { .. }
+            | Phase::Paused { .. }
             | Phase::Stopping
             | Phase::Stopped
             | Phase::Deleting => {}
@@ -363,8 +383,9 @@ impl Driver {
             }
         };
         match answer {
-            // A delete is answered when it is done.
+            // A delete is answered when it is done, and so is what moves the CPUs.
             Ok(()) if command.request == Request::Delete => self.deleters.push(command.reply),
+            Ok(()) if self.is_moving() => self.movers.push((command.request, command.reply)),
             answer => drop(command.reply.send(answer.map(|()| self.public()))),
         }
     }
@@ -374,7 +395,9 @@ impl Driver {
         let before = self.record.progress.clone();
         tracing::info!(vm = %self.record.blueprint.name, request = command.request.as_str(), "request accepted");
         self.enter(next);
-        if matches!(command.request, Request::Start | Request::Restart) {
+        let begins_anew = matches!(command.request, Request::Start | Request::Restart)
+            && !matches!(self.state().phase, Phase::Running { .. });
+        if begins_anew {
             self.record.progress.failure = None;
             self.record.progress.proven = false;
         }
@@ -382,7 +405,7 @@ impl Driver {
             self.record.progress = before;
             return Err(error);
         }
-        if matches!(command.request, Request::Start | Request::Restart) {
+        if begins_anew {
             self.arrived = command.arrived;
             self.relaunches.reset();
         }

@@ -34,6 +34,16 @@ pub enum MachineError {
         /// Why not.
         reason: Denial,
     },
+    /// The VMM did not pause or resume its guest.
+    #[error("The VM `{name}` did not {}: {}", request.as_str(), failure.cause)]
+    NotMoved {
+        /// The VM.
+        name: Name,
+        /// What was asked.
+        request: Request,
+        /// Why not.
+        failure: Failure,
+    },
     /// The VM's phase does not allow another configuration.
     #[error("Cannot configure the VM `{name}`: {reason}")]
     NotReconfigured {

@@ -76,7 +76,11 @@ pub fn is_adoptable(state: &State, begun: &[Step], instance: Option<&InstanceRec
     complete
         && match state.phase {
             // The last two are taken over to be ended with grace.
-            Phase::Starting | Phase::Running { .. } | Phase::Stopping | Phase::Deleting => true,
+            Phase::Starting
+            | Phase::Running { .. }
+            | Phase::Paused { .. }
+            | Phase::Stopping
+            | Phase::Deleting => true,
             Phase::Pending
             | Phase::Preparing
             | Phase::Stopped
@@ -92,6 +96,8 @@ pub fn without_vmm(state: &State) -> State {
         | Phase::Preparing
         | Phase::Starting
         | Phase::Running { .. }
+        // What stood still in its memory is lost with it.
+        | Phase::Paused { .. }
         | Phase::Crashed { .. } => State {
             phase: Phase::Pending,
             desired: Desired::Running,
@@ -128,8 +134,12 @@ mod tests {
         let running = Phase::Running {
             health: VmHealth::default(),
         };
+        let paused = Phase::Paused {
+            health: VmHealth::default(),
+        };
         let table = [
             (running.clone(), Desired::Running, 5, true, true),
+            (paused, Desired::Running, 5, true, true),
             (running.clone(), Desired::Running, 4, true, false),
             (running, Desired::Running, 5, false, false),
             (Phase::Starting, Desired::Running, 5, true, true),

@@ -272,6 +272,10 @@ pub trait Instance: Send + Sync {
     fn record(&self) -> InstanceRecord;
     /// Boots the guest and opens its serial line, from the first byte. Updates [`Instance::record`].
     fn boot(&self) -> BoxFuture<'_, Result<Box<dyn SerialStream>, StepError>>;
+    /// Makes the guest's CPUs stand still; fine if they do.
+    fn pause(&self) -> BoxFuture<'_, Result<(), StepError>>;
+    /// Makes the guest's CPUs go on; fine if they do.
+    fn resume(&self) -> BoxFuture<'_, Result<(), StepError>>;
     /// Ends when the process has ended; may be called again and by several.
     fn exited(&self) -> BoxFuture<'_, VmmExit>;
     /// Asks the VMM itself to end at once, as by its API. The guest is not asked.

@@ -31,6 +31,7 @@ const fn status(phase: &Phase) -> VmStatus {
         // Both are one wait to a user; `step` tells them apart.
         Phase::Preparing | Phase::Starting => VmStatus::Starting,
         Phase::Running { .. } => VmStatus::Running,
+        Phase::Paused { .. } => VmStatus::Paused,
         Phase::Stopping => VmStatus::Stopping,
         Phase::Stopped => VmStatus::Stopped,
         Phase::Crashed { .. } => VmStatus::Crashed,
@@ -55,6 +56,7 @@ fn step(phase: &Phase, observed: &Observed) -> Option<String> {
         Phase::Running { health } if health.state == HealthState::Unknown => Some(word::HEALTH),
         Phase::Pending
         | Phase::Running { .. }
+        | Phase::Paused { .. }
         | Phase::Stopped
         | Phase::Crashed { .. }
         | Phase::Failed { .. } => None,
@@ -65,7 +67,7 @@ fn step(phase: &Phase, observed: &Observed) -> Option<String> {
 /// The health of what runs; nothing that is down has any.
 fn health(phase: &Phase) -> VmHealth {
     match phase {
-        Phase::Running { health } => health.clone(),
+        Phase::Running { health } | Phase::Paused { health } => health.clone(),
         Phase::Pending
         | Phase::Preparing
         | Phase::Starting

@@ -234,6 +234,22 @@ impl Registry {
         self.request(name, Request::Delete).await.map(drop)
     }
 
+    /// Makes the CPUs of a VM that runs stand still. Returns when they do; a VM that is paused is fine.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`], [`MachineError::Denied`], [`MachineError::NotMoved`], or the store's.
+    pub async fn pause(&self, name: &Name) -> Result<Vm, MachineError> {
+        self.request(name, Request::Pause).await
+    }
+
+    /// Makes the CPUs of a paused VM go on. Returns when they do; a VM that runs is fine.
+    ///
+    /// # Errors
+    /// As [`Registry::pause`].
+    pub async fn resume(&self, name: &Name) -> Result<Vm, MachineError> {
+        self.request(name, Request::Resume).await
+    }
+
     /// Makes a new version of a VM's configuration, which its next launch takes. Returns when it is recorded.
     ///
     /// # Errors

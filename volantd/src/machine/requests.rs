@@ -14,6 +14,10 @@ pub enum Request {
     Restart,
     /// Remove it.
     Delete,
+    /// Make its CPUs stand still.
+    Pause,
+    /// Make its CPUs go on.
+    Resume,
 }
 
 impl Request {
@@ -24,6 +28,8 @@ impl Request {
             Self::Stop => "stop",
             Self::Restart => "restart",
             Self::Delete => "delete",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 
@@ -33,6 +39,8 @@ impl Request {
             Self::Stop => Event::Stop,
             Self::Restart => Event::Restart,
             Self::Delete => Event::Delete,
+            Self::Pause => Event::Pause,
+            Self::Resume => Event::Resume,
         }
     }
 }
@@ -43,6 +51,9 @@ pub enum Denial {
     /// Nothing brings back a VM that is on its way out.
     #[error("it is being deleted")]
     BeingDeleted,
+    /// Only a guest that is up can stand still and go on.
+    #[error("it does not run")]
+    NotRunning,
 }
 
 /// The answer to a request.
@@ -60,6 +71,10 @@ pub enum Admission {
 pub fn admit(state: &State, request: Request) -> Admission {
     if state.phase == Phase::Deleting && request != Request::Delete {
         return Admission::Denied(Denial::BeingDeleted);
+    }
+    let is_up = matches!(state.phase, Phase::Running { .. } | Phase::Paused { .. });
+    if matches!(request, Request::Pause | Request::Resume) && !is_up {
+        return Admission::Denied(Denial::NotRunning);
     }
     match step(state, request.event()) {
         Next::To(next) => Admission::Accepted(next),
@@ -87,7 +102,9 @@ mod tests {
             Just(Request::Start),
             Just(Request::Stop),
             Just(Request::Restart),
-            Just(Request::Delete)
+            Just(Request::Delete),
+            Just(Request::Pause),
+            Just(Request::Resume)
         ]
     }
 
@@ -185,9 +202,11 @@ mod tests {
             prioritise(&mut waiting, |request| *request == Request::Delete);
             let mut now = State::NEW;
             for request in waiting {
+                let is_turn = matches!(request, Request::Pause | Request::Resume);
                 match admit(&now, request) {
                     Admission::Accepted(next) => now = next,
                     Admission::AlreadySo => {}
+                    Admission::Denied(Denial::NotRunning) => prop_assert!(is_turn),
                     Admission::Denied(denial) => {
                         prop_assert_eq!(denial, Denial::BeingDeleted);
                         prop_assert!(has_delete);

@@ -9,7 +9,7 @@
 //!   Stopped ───────────┤           ▼                   ▼             ▼  │
 //!   Failed{step,why} ──┤         Failed{step,why} ◀── guest fails ───┘  │
 //!                      │                                                │
-//!   Crashed ─ back-off ┤         Crashed ◀──── VMM ends by itself ──────┘
+//!   Crashed ─ back-off ┤         Crashed ◀──── VMM ends by itself ──────┘      Running ◀─ resume, pause ─▶ Paused
 //!                      │
 //!   Stopping ─ unwound ┴─▶ Stopped          stop, restart: any of these ─▶ Stopping
 //!
@@ -61,6 +61,11 @@ pub enum Phase {
         /// Whether the service works.
         health: VmHealth,
     },
+    /// The agent had answered, and the guest's CPUs are made to stand still. It still is to be up.
+    Paused {
+        /// What was known of the service before.
+        health: VmHealth,
+    },
     /// It goes down and its launch steps are undone. [`Desired`] says what comes after.
     Stopping,
     /// It is down as it was asked to, or because its workload was done.
@@ -99,6 +104,10 @@ pub enum Event {
     Restart,
     /// The user wants it gone.
     Delete,
+    /// The user wants its CPUs to stand still.
+    Pause,
+    /// The user wants its CPUs to go on.
+    Resume,
     /// The first step of a launch is about to run.
     Launching,
     /// All steps of the launch are done.
@@ -107,6 +116,10 @@ pub enum Event {
     GuestUp,
     /// The service began or ceased to work.
     HealthChanged(VmHealth),
+    /// The VMM did not make the CPUs stand still.
+    NotPaused,
+    /// The VMM did not make the CPUs go on.
+    NotResumed,
     /// A step, the guest or the workload failed. What was made for the launch is undone.
     Failed(Failure),
     /// The VMM ended by itself and the VM is to be launched again. What was made for the launch is undone.
@@ -148,6 +161,7 @@ impl State {
             | Phase::Preparing
             | Phase::Starting
             | Phase::Running { .. }
+            | Phase::Paused { .. }
             | Phase::Crashed { .. } => self.desired == Desired::Running,
             Phase::Stopped => self.desired == Desired::Stopped,
             Phase::Stopping | Phase::Failed { .. } => self.desired != Desired::Deleted,
@@ -163,10 +177,14 @@ pub fn step(state: &State, event: Event) -> Next {
         Event::Stop => stop(state),
         Event::Restart => restart(state),
         Event::Delete => delete(state),
+        Event::Pause => pause(state),
+        Event::Resume => resume(state),
         Event::Launching
         | Event::Launched
         | Event::GuestUp
         | Event::HealthChanged(_)
+        | Event::NotPaused
+        | Event::NotResumed
         | Event::Failed(_)
         | Event::Crashed(_)
         | Event::Completed
@@ -187,6 +205,7 @@ fn start(state: &State) -> Next {
         Phase::Stopping if state.desired == Desired::Running => Next::Same,
         // It goes down first, then up again.
         Phase::Stopping => to(Phase::Stopping, Desired::Running),
+        Phase::Paused { .. } => resume(state),
         Phase::Stopped | Phase::Crashed { .. } | Phase::Failed { .. } => {
             to(Phase::Pending, Desired::Running)
         }
@@ -202,9 +221,47 @@ fn stop(state: &State) -> Next {
         | Phase::Preparing
         | Phase::Starting
         | Phase::Running { .. }
+        | Phase::Paused { .. }
         | Phase::Stopping
         | Phase::Crashed { .. }
         | Phase::Failed { .. } => to(Phase::Stopping, Desired::Stopped),
+    }
+}
+
+/// Only a guest that is up stands still.
+fn pause(state: &State) -> Next {
+    match &state.phase {
+        Phase::Running { health } => {
+            let health = health.clone();
+            to(Phase::Paused { health }, state.desired)
+        }
+        Phase::Pending
+        | Phase::Preparing
+        | Phase::Starting
+        | Phase::Paused { .. }
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Crashed { .. }
+        | Phase::Failed { .. }
+        | Phase::Deleting => Next::Same,
+    }
+}
+
+fn resume(state: &State) -> Next {
+    match &state.phase {
+        Phase::Paused { health } => {
+            let health = health.clone();
+            to(Phase::Running { health }, state.desired)
+        }
+        Phase::Pending
+        | Phase::Preparing
+        | Phase::Starting
+        | Phase::Running { .. }
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Crashed { .. }
+        | Phase::Failed { .. }
+        | Phase::Deleting => Next::Same,
     }
 }
 
@@ -213,9 +270,11 @@ fn restart(state: &State) -> Next {
         // One that waits for its launch has nothing to take down.
         Phase::Pending | Phase::Deleting => Next::Same,
         Phase::Stopping if state.desired == Desired::Running => Next::Same,
-        Phase::Preparing | Phase::Starting | Phase::Running { .. } | Phase::Stopping => {
-            to(Phase::Stopping, Desired::Running)
-        }
+        Phase::Preparing
+        | Phase::Starting
+        | Phase::Running { .. }
+        | Phase::Paused { .. }
+        | Phase::Stopping => to(Phase::Stopping, Desired::Running),
         // Nothing is up: starting it is all there is to do.
         Phase::Stopped | Phase::Crashed { .. } | Phase::Failed { .. } => {
             to(Phase::Pending, Desired::Running)
@@ -230,6 +289,7 @@ fn delete(state: &State) -> Next {
         | Phase::Preparing
         | Phase::Starting
         | Phase::Running { .. }
+        | Phase::Paused { .. }
         | Phase::Stopping
         | Phase::Stopped
         | Phase::Crashed { .. }
@@ -272,6 +332,14 @@ fn progress(state: &State, event: Event) -> Next {
             Event::HealthChanged(health) if health != *known => {
                 to(Phase::Running { health }, desired)
             }
+            Event::NotResumed => pause(state),
+            Event::Failed(failure) => to(Phase::Failed { failure }, desired),
+            Event::Crashed(failure) => to(Phase::Crashed { failure }, desired),
+            Event::Completed => to(Phase::Stopped, Desired::Stopped),
+            _ => Next::Same,
+        },
+        Phase::Paused { .. } => match event {
+            Event::NotPaused => resume(state),
             Event::Failed(failure) => to(Phase::Failed { failure }, desired),
             Event::Crashed(failure) => to(Phase::Crashed { failure }, desired),
             Event::Completed => to(Phase::Stopped, Desired::Stopped),

@@ -5,5 +5,6 @@ mod faults;
 mod guests;
 mod lab;
 mod lives;
+mod pauses;
 mod random;
 mod world;

@@ -118,6 +118,22 @@ impl Service {
         Ok(self.parts.registry.restart(name).await?)
     }
 
+    /// Makes the CPUs of a VM stand still; returns when they do.
+    ///
+    /// # Errors
+    /// If there is none of this name, it does not run, or its VMM refuses.
+    pub async fn pause_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
+        Ok(self.parts.registry.pause(name).await?)
+    }
+
+    /// Makes the CPUs of a paused VM go on; returns when they do.
+    ///
+    /// # Errors
+    /// As [`Service::pause_vm`].
+    pub async fn resume_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
+        Ok(self.parts.registry.resume(name).await?)
+    }
+
     /// Removes a VM; returns when nothing of it is left.
     ///
     /// # Errors
@@ -145,7 +161,7 @@ impl Service {
         let status = self.get_vm(name)?.status;
         if matches!(
             status,
-            VmStatus::Running | VmStatus::Starting | VmStatus::Stopping
+            VmStatus::Running | VmStatus::Paused | VmStatus::Starting | VmStatus::Stopping
         ) {
             self.console(name)
         } else {
@@ -220,6 +236,10 @@ impl From<MachineError> for ServiceError {
                 .hint("Delete a VM, or configure a larger `subnet` for volantd"),
             MachineError::Cmdline(ref source) => Self::field("/kernel_cmdline", source.to_string()),
             MachineError::CannotLaunch(error) => Self::step(ErrorKind::Unavailable, error),
+            MachineError::NotMoved { ref failure, .. } => Self {
+                hints: failure.hints.clone(),
+                ..Self::new(ErrorKind::Unavailable, error.to_string())
+            },
             MachineError::NotRemoved { .. } | MachineError::Interrupted { .. } => {
                 Self::new(ErrorKind::Unavailable, error.to_string())
             }

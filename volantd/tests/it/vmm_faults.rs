@@ -311,3 +311,55 @@ async fn the_end_of_an_adopted_vmm_is_seen() {
         assert_eq!(exit_of(&*adopted.instance).await, VmmExit::Unknown);
     }
 }
+
+#[tokio::test]
+async fn a_guest_is_paused_and_resumed_as_often_as_anybody_likes() {
+    for kind in BOTH {
+        let host = Host::fake(kind, "");
+        let instance = host
+            .hypervisors(LONG)
+            .spawn(&host.launch(), &host.media())
+            .await
+            .unwrap();
+        let mut serial = instance.boot().await.unwrap();
+        assert_eq!(read_some(&mut serial, 2).await, b"H\n");
+        for _ in 0..2 {
+            instance.resume().await.unwrap();
+            instance.pause().await.unwrap();
+            instance.pause().await.unwrap();
+            instance.resume().await.unwrap();
+        }
+        instance.pause().await.unwrap();
+        instance.quit().await.unwrap();
+        assert_eq!(exit_of(&*instance).await, VmmExit::Clean, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_that_is_refused_says_so_and_the_guest_goes_on() {
+    for (kind, script, expected) in [
+        (
+            CH,
+            "refuse-pause",
+            "Cloud Hypervisor refused vm.pause (status 500): Invalid state transition",
+        ),
+        (
+            QEMU,
+            "refuse-stop",
+            "QEMU refused `stop`: the guest cannot be stopped",
+        ),
+    ] {
+        let host = Host::fake(kind, script);
+        let instance = host
+            .hypervisors(LONG)
+            .spawn(&host.launch(), &host.media())
+            .await
+            .unwrap();
+        let mut serial = instance.boot().await.unwrap();
+        assert_eq!(read_some(&mut serial, 2).await, b"H\n");
+        let error = instance.pause().await.unwrap_err();
+        assert_eq!(error.message, expected);
+        echo(&mut serial, b'x').await;
+        instance.quit().await.unwrap();
+    }
+}

@@ -292,3 +292,31 @@ async fn real_vmms_name_what_they_miss() {
         assert!(message.contains(says), "{message}");
     }
 }
+
+async fn a_guest_stands_still(kind: VmmKind) {
+    let Some((host, media)) = host(kind) else {
+        return;
+    };
+    let (instance, mut serial) = boot(&host, &media).await;
+    echo(&mut serial, b'x').await;
+    instance.pause().await.unwrap();
+    instance.pause().await.unwrap();
+    serial.write_all(b"y").await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_millis(300), read_some(&mut serial, 1));
+    assert!(answer.await.is_err(), "a guest that stands still is silent");
+    instance.resume().await.unwrap();
+    assert_eq!(read_some(&mut serial, 1).await, b"y", "it goes on");
+    instance.pause().await.unwrap();
+    instance.quit().await.unwrap();
+    assert_eq!(exit_of(&*instance).await, VmmExit::Clean);
+}
+
+#[tokio::test]
+async fn a_guest_of_cloud_hypervisor_stands_still() {
+    a_guest_stands_still(VmmKind::CloudHypervisor).await;
+}
+
+#[tokio::test]
+async fn a_guest_of_qemu_stands_still() {
+    a_guest_stands_still(VmmKind::Qemu).await;
+}

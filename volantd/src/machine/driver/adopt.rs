@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::super::plan;
 use super::super::ports::Adopted;
 use super::super::state::{Desired, Phase, State};
+use super::pause::Cpus;
 use super::{Driver, GENERATION_LEAP, bug};
 
 /// How long it may take to find out whether a VMM lives and to take it over.
@@ -59,12 +60,20 @@ impl Driver {
         let instance: Arc<_> = Arc::from(adopted.instance);
         self.instance = Some(instance);
         self.may_have_agent = true;
+        // The daemon before this one may have died between its record and its call. A guest that boots is never paused.
+        self.cpus = match self.state().phase {
+            Phase::Starting => Cpus::Going,
+            _ => Cpus::Unknown,
+        };
         self.up_since = Some(Instant::now());
     }
 
     fn go_on_without_vmm(&mut self) {
         let progress = &mut self.record.progress;
-        if matches!(progress.state.phase, Phase::Running { .. }) {
+        if matches!(
+            progress.state.phase,
+            Phase::Running { .. } | Phase::Paused { .. }
+        ) {
             progress.restarts = progress.restarts.saturating_add(1);
         }
         progress.state = plan::without_vmm(&progress.state);

@@ -15,6 +15,7 @@ use super::super::state::{Event, Phase};
 use super::super::steps::{self, Hands, Made};
 use super::super::timeline::Timeline;
 use super::Driver;
+use super::pause::Cpus;
 
 /// How long one step may take. The longest makes an initramfs of some gigabytes on a slow disk.
 const STEP_DEADLINE: Duration = Duration::from_mins(2);
@@ -35,6 +36,8 @@ impl Driver {
         self.record.progress.launch = Some(uuid::Uuid::now_v7().to_string());
         self.record.progress.boot = None;
         self.launch = None;
+        self.cpus = Cpus::Going;
+        self.last_heard = None;
         self.observed = Observed::default();
         self.timeline = Some(Timeline::new(self.arrived));
         self.apply(Event::Launching).await;

@@ -38,6 +38,9 @@ impl Driver {
             let failure = bug("A VM runs without a VMM");
             return self.apply(Event::Failed(failure)).await;
         };
+        if !self.go_on(instance.as_ref()).await {
+            return;
+        }
         let port = self.record.blueprint.manifest.workload.port();
         let is_up = matches!(self.state().phase, Phase::Running { .. });
         let mut follower =
@@ -54,8 +57,11 @@ impl Driver {
                 .until_turned(watched, look(instance.as_ref(), &mut follower, deadline))
                 .await;
             match sight {
-                None => return,
-                Some(Sight::Ended(exit)) => return self.ended(&exit, &mut follower).await,
+                None => {
+                    self.last_heard = follower.status().cloned();
+                    return;
+                }
+                Some(Sight::Ended(exit)) => return self.ended(&exit, Some(&mut follower)).await,
                 Some(Sight::DeadlinePassed) => {
                     let waited_ms = self.parts.settings.boot_deadline.as_millis();
                     let console = self.console_tail().await;
@@ -163,11 +169,15 @@ impl Driver {
     }
 
     /// The VMM ended, and nobody asked it to.
-    async fn ended(&mut self, exit: &VmmExit, follower: &mut Follower) {
-        if let Ok(Observation::Heard) = timeout(LAST_WORDS, follower.next()).await
-            && let Some(status) = follower.status()
-        {
-            self.take_in(status);
+    pub(super) async fn ended(&mut self, exit: &VmmExit, follower: Option<&mut Follower>) {
+        let mut heard = self.last_heard.take();
+        if let Some(follower) = follower {
+            if let Ok(Observation::Heard) = timeout(LAST_WORDS, follower.next()).await
+                && let Some(status) = follower.status()
+            {
+                self.take_in(status);
+            }
+            heard = follower.status().cloned().or(heard);
         }
         let console = self.console_tail().await;
         let vmm = self
@@ -179,7 +189,7 @@ impl Driver {
         let outcome = outcome::of_exit(
             exit,
             &LastSeen {
-                status: follower.status(),
+                status: heard.as_ref(),
                 proven: self.record.progress.proven,
                 policy: self.record.blueprint.manifest.workload.restart,
                 console: &console,

@@ -128,6 +128,10 @@ impl Driver {
         };
         self.may_have_agent = false;
         self.show_activity(word::GUEST);
+        if !self.wake(instance.as_ref()).await {
+            tracing::warn!(vm = %self.record.blueprint.name, "guest cannot go on and is ended without grace");
+            return;
+        }
         let (guest, endpoint) = (Arc::clone(&self.parts.guest), self.endpoint());
         let asked = async move { timeout(SHUTDOWN_DEADLINE, guest.shutdown(&endpoint)).await };
         match self.finish(asked).await {

@@ -34,6 +34,7 @@ fn all_phases() -> Vec<Phase> {
             health: VmHealth::default(),
         },
         Phase::Running { health: healthy() },
+        Phase::Paused { health: healthy() },
         Phase::Stopping,
         Phase::Stopped,
         Phase::Crashed { failure: failure() },
@@ -48,6 +49,10 @@ fn all_events() -> Vec<Event> {
         Event::Stop,
         Event::Restart,
         Event::Delete,
+        Event::Pause,
+        Event::Resume,
+        Event::NotPaused,
+        Event::NotResumed,
         Event::Launching,
         Event::Launched,
         Event::GuestUp,
@@ -282,6 +287,65 @@ proptest! {
         let asked = matches!(event, Event::Start | Event::Stop | Event::Restart | Event::Delete | Event::Completed);
         if let (Next::To(next), false) = (step(&state, event), asked) {
             prop_assert_eq!(next.desired, state.desired);
+        }
+    }
+}
+
+#[test]
+fn only_what_runs_is_paused_and_everything_else_is_asked_of_it_as_before() {
+    let running = State {
+        phase: Phase::Running { health: healthy() },
+        desired: Desired::Running,
+    };
+    let paused = State {
+        phase: Phase::Paused { health: healthy() },
+        desired: Desired::Running,
+    };
+    let next = |phase, desired| Next::To(State { phase, desired });
+    let table = [
+        (&running, Event::Pause, Next::To(paused.clone())),
+        (&running, Event::Resume, Next::Same),
+        (&running, Event::NotResumed, Next::To(paused.clone())),
+        (&paused, Event::Pause, Next::Same),
+        (&paused, Event::Resume, Next::To(running.clone())),
+        (&paused, Event::Start, Next::To(running.clone())),
+        (&paused, Event::NotPaused, Next::To(running.clone())),
+        (
+            &paused,
+            Event::HealthChanged(VmHealth::default()),
+            Next::Same,
+        ),
+        (
+            &paused,
+            Event::Stop,
+            next(Phase::Stopping, Desired::Stopped),
+        ),
+        (
+            &paused,
+            Event::Restart,
+            next(Phase::Stopping, Desired::Running),
+        ),
+        (
+            &paused,
+            Event::Delete,
+            next(Phase::Deleting, Desired::Deleted),
+        ),
+        (
+            &paused,
+            Event::Crashed(failure()),
+            next(Phase::Crashed { failure: failure() }, Desired::Running),
+        ),
+    ];
+    for (state, event, expected) in table {
+        assert_eq!(step(state, event.clone()), expected, "{state:?} {event:?}");
+    }
+    for phase in all_phases() {
+        if !matches!(phase, Phase::Running { .. }) {
+            let state = State {
+                phase,
+                desired: Desired::Running,
+            };
+            assert_eq!(step(&state, Event::Pause), Next::Same, "{state:?}");
         }
     }
 }

@@ -185,7 +185,10 @@ impl Lab {
     /// What should be on the host by the records: each VM that is up has one of everything, all others nothing.
     pub(super) async fn assert_nothing_leaked(&self) {
         let records = self.records().await;
-        let up = |record: &&VmRecord| matches!(record.progress.state.phase, Phase::Running { .. });
+        let up = |record: &&VmRecord| {
+            let phase = &record.progress.state.phase;
+            matches!(phase, Phase::Running { .. } | Phase::Paused { .. })
+        };
         let paths = |record: &VmRecord| self.parts().settings.paths(record);
         let expected = Snapshot {
             taps: records
@@ -240,7 +243,8 @@ impl Lab {
         for record in self.records().await {
             let progress = &record.progress;
             match (&progress.state.phase, progress.state.desired) {
-                (Phase::Running { .. }, Desired::Running) | (Phase::Stopped, Desired::Stopped) => {}
+                (Phase::Running { .. } | Phase::Paused { .. }, Desired::Running)
+                | (Phase::Stopped, Desired::Stopped) => {}
                 (Phase::Failed { .. }, _) => assert!(progress.failure.is_some(), "{progress:?}"),
                 other => panic!("{}: {other:?}", record.blueprint.name),
             }

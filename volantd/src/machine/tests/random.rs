@@ -30,7 +30,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         Just(Request::Start),
         Just(Request::Stop),
         Just(Request::Restart),
-        Just(Request::Delete)
+        Just(Request::Delete),
+        Just(Request::Pause),
+        Just(Request::Resume)
     ];
     prop_oneof![
         3 => vm.clone().prop_map(Happening::Create),
@@ -58,6 +60,8 @@ async fn happen(lab: &mut Lab, happening: Happening) {
                 Request::Start => drop(lab.registry.start(&vm).await),
                 Request::Stop => drop(lab.registry.stop(&vm).await),
                 Request::Restart => drop(lab.registry.restart(&vm).await),
+                Request::Pause => drop(lab.registry.pause(&vm).await),
+                Request::Resume => drop(lab.registry.resume(&vm).await),
                 Request::Delete => {
                     drop(tokio::time::timeout(patience, lab.registry.delete(&vm)).await);
                 }
@@ -123,6 +127,7 @@ proptest! {
             // What happened last is heard of first.
             sleep(Duration::from_millis(100)).await;
             lab.settle().await;
+            lab.assert_paused_as_recorded().await;
             lab.assert_nothing_leaked().await;
             lab.assert_converged().await;
             assert!(expected.is_subset(&names(&lab).await), "{expected:?} of {:?}", names(&lab).await);

@@ -27,6 +27,10 @@ use crate::store::Store;
 
 /// How the next guest behaves.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own that a test turns off"
+)]
 pub(super) struct Behaviour {
     /// From boot to the agent's first answer; never if none.
     pub(super) boots_after: Option<Duration>,
@@ -39,6 +43,10 @@ pub(super) struct Behaviour {
     pub(super) reach: bool,
     /// Whether a shutdown is obeyed.
     pub(super) obeys: bool,
+    /// Whether the VMM pauses its guest.
+    pub(super) pauses: bool,
+    /// Whether the VMM resumes its guest.
+    pub(super) resumes: bool,
     /// The VMM ends like this between its start and its boot.
     pub(super) stillborn: Option<VmmExit>,
     /// The VMM ends like this, so long after its boot.
@@ -55,6 +63,8 @@ impl Default for Behaviour {
             reachable_from_outside: None,
             reach: true,
             obeys: true,
+            pauses: true,
+            resumes: true,
             stillborn: None,
             ends: None,
         }
@@ -78,6 +88,7 @@ struct Process {
     memory_mib: u32,
     behaviour: Behaviour,
     booted: Option<Instant>,
+    paused: bool,
     status: watch::Sender<AgentStatus>,
     exit: watch::Sender<Option<VmmExit>>,
 }
@@ -208,6 +219,22 @@ impl World {
         let mut processes = inner.processes.values();
         let process = processes.find(|process| process.vm.as_str() == vm);
         process.unwrap().memory_mib
+    }
+
+    /// Whether a VM's CPUs stand still.
+    pub(super) fn is_paused(&self, vm: &str) -> bool {
+        let inner = self.lock();
+        let mut processes = inner.processes.values();
+        let process = processes.find(|process| process.vm.as_str() == vm);
+        process.unwrap().paused
+    }
+
+    /// Changes how a VM's process behaves from now on.
+    pub(super) fn change(&self, vm: &str, change: impl FnOnce(&mut Behaviour)) {
+        let mut inner = self.lock();
+        let mut processes = inner.processes.values_mut();
+        let process = processes.find(|process| process.vm.as_str() == vm);
+        change(&mut process.unwrap().behaviour);
     }
 
     /// Ends the VM's process as by somebody else.
@@ -481,6 +508,7 @@ impl World {
             status: watch::Sender::new(first_word(&behaviour)),
             behaviour,
             booted: None,
+            paused: false,
             exit: watch::Sender::new(None),
         };
         let pid = inner.last_pid;
@@ -505,6 +533,24 @@ struct FakeInstance {
     world: Arc<World>,
     record: InstanceRecord,
     exit: watch::Receiver<Option<VmmExit>>,
+}
+
+impl FakeInstance {
+    async fn turn(&self, pause: bool) -> Result<(), StepError> {
+        self.world.point().await;
+        {
+            let mut inner = self.world.lock();
+            let gone = || StepError::new("The process is gone");
+            let process = inner.processes.get_mut(&self.record.pid).ok_or_else(gone)?;
+            let (pauses, resumes) = (process.behaviour.pauses, process.behaviour.resumes);
+            if (pause && !pauses) || (!pause && !resumes) {
+                return Err(StepError::new("The VMM refuses"));
+            }
+            process.paused = pause;
+        }
+        self.world.point().await;
+        Ok(())
+    }
 }
 
 impl Instance for FakeInstance {
@@ -535,6 +581,14 @@ impl Instance for FakeInstance {
             let serial: Box<dyn SerialStream> = Box::new(tokio::io::duplex(64).0);
             Ok(serial)
         })
+    }
+
+    fn pause(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        Box::pin(self.turn(true))
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        Box::pin(self.turn(false))
     }
 
     fn exited(&self) -> BoxFuture<'_, VmmExit> {
@@ -570,7 +624,7 @@ impl Host {
             .processes
             .iter()
             .find(|(_, process)| process.ip == ip)?;
-        let up = process.booted?.elapsed() >= process.behaviour.boots_after?;
+        let up = !process.paused && process.booted?.elapsed() >= process.behaviour.boots_after?;
         up.then(|| (*pid, process.behaviour.clone(), process.status.subscribe()))
     }
 }

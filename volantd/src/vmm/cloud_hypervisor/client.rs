@@ -72,6 +72,8 @@ pub(super) enum GuestState {
     Created,
     /// Booted.
     Running,
+    /// Booted, and its CPUs stand still.
+    Paused,
     /// Anything else.
     Other,
 }
@@ -132,7 +134,8 @@ impl Client {
             state: match info.state {
                 VmState::Created => GuestState::Created,
                 VmState::Running => GuestState::Running,
-                VmState::Shutdown | VmState::Paused => GuestState::Other,
+                VmState::Paused => GuestState::Paused,
+                VmState::Shutdown => GuestState::Other,
             },
             serial: info
                 .config
@@ -140,6 +143,16 @@ impl Client {
                 .and_then(|serial| serial.file)
                 .map(PathBuf::from),
         })
+    }
+
+    /// Makes the guest's CPUs stand still.
+    pub(super) async fn pause(&self, wait: Duration) -> Result<(), ClientError> {
+        self.call("vm.pause", wait, DefaultApi::pause_vm).await
+    }
+
+    /// Makes the guest's CPUs go on.
+    pub(super) async fn resume(&self, wait: Duration) -> Result<(), ClientError> {
+        self.call("vm.resume", wait, DefaultApi::resume_vm).await
     }
 
     /// Ends the VM and the VMM.

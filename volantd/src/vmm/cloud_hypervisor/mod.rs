@@ -22,7 +22,7 @@ use fs_err as fs;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use self::client::{Client, GuestState};
+use self::client::{Client, ClientError, GuestState};
 use self::events::Seen;
 use self::pty::Pty;
 use super::launch::{Deadlines, Order, Unfinished, quit, while_alive};
@@ -227,11 +227,24 @@ impl CloudHypervisor {
             )
         };
         let mut pty = Pty::open_of(&self.process, &path).map_err(failed)?;
-        if info.state != GuestState::Running {
+        if info.state == GuestState::Created {
             pty.wake().await.map_err(failed)?;
             self.client.boot(self.deadlines.boot).await?;
         }
         Ok((pty, path))
+    }
+
+    /// Pauses or resumes the guest, unless it is so already: Cloud Hypervisor refuses what is done.
+    async fn turn(&self, wanted: GuestState) -> Result<(), ClientError> {
+        let wait = self.deadlines.call;
+        if self.client.info(wait).await?.state == wanted {
+            return Ok(());
+        }
+        if wanted == GuestState::Paused {
+            self.client.pause(wait).await
+        } else {
+            self.client.resume(wait).await
+        }
     }
 
     async fn seen(&self) -> Seen {
@@ -255,6 +268,14 @@ impl Instance for CloudHypervisor {
 
     fn boot(&self) -> BoxFuture<'_, Result<Box<dyn SerialStream>, StepError>> {
         Box::pin(self.boot_guest())
+    }
+
+    fn pause(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        Box::pin(async move { Ok(self.turn(GuestState::Paused).await?) })
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        Box::pin(async move { Ok(self.turn(GuestState::Running).await?) })
     }
 
     fn exited(&self) -> BoxFuture<'_, VmmExit> {

@@ -217,8 +217,7 @@ impl Qemu {
             }
             sleep(SERIAL_POLL).await;
         }
-        qmp.execute("cont", wait).await?;
-        Ok(())
+        qmp.resume(wait).await
     }
 
     async fn ask_to_quit(&self) -> Result<(), QmpError> {
@@ -237,6 +236,14 @@ impl Instance for Qemu {
 
     fn boot(&self) -> BoxFuture<'_, Result<Box<dyn SerialStream>, StepError>> {
         Box::pin(self.boot_guest())
+    }
+
+    fn pause(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        Box::pin(async move { Ok(self.qmp()?.pause(self.deadlines.call).await?) })
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), StepError>> {
+        Box::pin(async move { Ok(self.qmp()?.resume(self.deadlines.call).await?) })
     }
 
     fn exited(&self) -> BoxFuture<'_, VmmExit> {

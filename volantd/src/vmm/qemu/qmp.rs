@@ -4,6 +4,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -117,6 +119,8 @@ struct Reply {
 #[derive(Debug)]
 pub(super) struct Qmp {
     commands: Mutex<Commands>,
+    /// Whether the guest stops because it was told to.
+    stop_wanted: Arc<AtomicBool>,
     seen: watch::Receiver<Option<Seen>>,
 }
 
@@ -146,6 +150,7 @@ impl Qmp {
         let (reply_sender, replies) = mpsc::channel(REPLIES);
         let (seen_sender, seen) = watch::channel(None);
         let mut follower = Follower::default();
+        let stop_wanted = Arc::clone(&follower.stop_wanted);
         loop {
             let message = next(&mut reader).await?.ok_or(QmpError::Closed)?;
             if let Some(refusal) = message.error {
@@ -169,6 +174,7 @@ impl Qmp {
                 replies,
                 last_id: 0,
             }),
+            stop_wanted,
             seen,
         })
     }
@@ -185,6 +191,24 @@ impl Qmp {
         })
         .await
         .unwrap_or(Err(QmpError::Late { command, wait }))
+    }
+
+    /// Makes the guest's CPUs stand still; fine if they do.
+    pub(super) async fn pause(&self, wait: Duration) -> Result<(), QmpError> {
+        // Before the command: its event comes before its answer.
+        self.stop_wanted.store(true, Ordering::SeqCst);
+        let answer = self.execute("stop", wait).await;
+        if let Err(QmpError::Rejected { .. }) = answer {
+            self.stop_wanted.store(false, Ordering::SeqCst);
+        }
+        answer.map(drop)
+    }
+
+    /// Makes the guest's CPUs go on; fine if they do.
+    pub(super) async fn resume(&self, wait: Duration) -> Result<(), QmpError> {
+        self.execute("cont", wait).await?;
+        self.stop_wanted.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     /// What the events told, once the connection has ended.
@@ -265,6 +289,7 @@ fn answer(result: Option<Value>, error: Option<Refusal>) -> Option<Result<Value,
 #[derive(Debug, Default)]
 struct Follower {
     seen: Seen,
+    stop_wanted: Arc<AtomicBool>,
 }
 
 impl Follower {
@@ -282,6 +307,7 @@ impl Follower {
                     _ => Shutdown::Ordered,
                 });
             }
+            "STOP" if self.stop_wanted.load(Ordering::SeqCst) => {}
             "STOP" => self.seen.stopped = true,
             _ => {}
         }
@@ -368,6 +394,10 @@ mod tests {
             );
         }
         let mut follower = Follower::default();
+        follower.stop_wanted.store(true, Ordering::SeqCst);
+        follower.note(&message(r#"{"event": "STOP"}"#));
+        assert!(!follower.seen.stopped, "it was told to");
+        follower.stop_wanted.store(false, Ordering::SeqCst);
         follower.note(&message(r#"{"event": "STOP"}"#));
         assert!(follower.seen.stopped);
     }
