@@ -120,11 +120,19 @@ impl AgentClient {
         Ok(bounded(status))
     }
 
-    async fn post_shutdown(&self, guest: &GuestEndpoint) -> Result<(), AgentError> {
+    async fn post_shutdown(
+        &self,
+        guest: &GuestEndpoint,
+        grace: Option<Duration>,
+    ) -> Result<(), AgentError> {
+        let path = match grace {
+            Some(grace) => format!("{SHUTDOWN_PATH}?grace_ms={}", grace.as_millis()),
+            None => SHUTDOWN_PATH.to_owned(),
+        };
         let header = Some((SECRET_HEADER, guest.secret.expose()));
         let call = Call {
             method: Method::POST,
-            path: SHUTDOWN_PATH,
+            path: &path,
             header,
         };
         self.call(guest, &call, ANSWER_LIMIT).await.map(drop)
@@ -153,8 +161,12 @@ impl Guest for AgentClient {
         Box::pin(async move { Ok(self.get_status(guest, after, wait).await?) })
     }
 
-    fn shutdown<'a>(&'a self, guest: &'a GuestEndpoint) -> BoxFuture<'a, Result<(), StepError>> {
-        Box::pin(async move { Ok(self.post_shutdown(guest).await?) })
+    fn shutdown<'a>(
+        &'a self,
+        guest: &'a GuestEndpoint,
+        grace: Option<Duration>,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
+        Box::pin(async move { Ok(self.post_shutdown(guest, grace).await?) })
     }
 
     fn reach(

@@ -7,11 +7,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode};
 use common::api::{CreateVm, MAX_LONG_POLL_MS, Problem, TOTAL_COUNT_HEADER, Vm};
+use common::manifest::MAX_WAIT_MS;
 use serde::Deserialize;
 
 use super::body::{JsonBody, NamePath, QueryOf};
 use super::problem::HttpError;
-use crate::service::Service;
+use crate::service::{ErrorKind, Service, ServiceError};
 
 /// Query of `GET /api/v1/vms/{name}`.
 #[derive(Debug, Deserialize)]
@@ -20,6 +21,24 @@ pub(super) struct Wait {
     after: Option<u64>,
     /// Or after this time.
     timeout_ms: Option<u64>,
+}
+
+/// Query of `POST …/stop` and `…/restart`.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GraceQuery {
+    /// How long the workload may take to end, in milliseconds; as configured if not given.
+    grace_ms: Option<u64>,
+}
+
+impl GraceQuery {
+    fn grace(&self) -> Result<Option<Duration>, ServiceError> {
+        if self.grace_ms.is_some_and(|grace| grace > MAX_WAIT_MS) {
+            let detail = format!("`grace_ms` is at most {MAX_WAIT_MS}");
+            return Err(ServiceError::new(ErrorKind::Invalid, detail));
+        }
+        Ok(self.grace_ms.map(Duration::from_millis))
+    }
 }
 
 pub(super) async fn list(
@@ -76,15 +95,17 @@ pub(super) async fn start(
 pub(super) async fn stop(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
+    QueryOf(query): QueryOf<GraceQuery>,
 ) -> Result<Json<Vm>, HttpError> {
-    Ok(Json(service.stop_vm(&name).await?))
+    Ok(Json(service.stop_vm(&name, query.grace()?).await?))
 }
 
 pub(super) async fn restart(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
+    QueryOf(query): QueryOf<GraceQuery>,
 ) -> Result<Json<Vm>, HttpError> {
-    Ok(Json(service.restart_vm(&name).await?))
+    Ok(Json(service.restart_vm(&name, query.grace()?).await?))
 }
 
 /// Make the CPUs of a VM stand still

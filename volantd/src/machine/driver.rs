@@ -43,6 +43,9 @@ const FIRST_RELAUNCH: Duration = Duration::from_secs(1);
 const SLOWEST_RELAUNCH: Duration = Duration::from_mins(1);
 const STABLE_AFTER: Duration = Duration::from_mins(2);
 
+/// After so many ends in a row without being stable in between, a VM is said to be in a crash loop. As the agent says it of a workload.
+const CRASH_LOOP_ENDS: u32 = 5;
+
 /// By how much a new daemon raises generations: more than the one before can have published and not recorded.
 const GENERATION_LEAP: u64 = 1000;
 
@@ -65,6 +68,8 @@ impl Command {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) request: Request,
+    /// How long the workload may take to end, where that is not as configured.
+    pub(super) grace: Option<Duration>,
     /// When it arrived at the API.
     pub(super) arrived: Instant,
     pub(super) reply: Reply,
@@ -108,6 +113,10 @@ pub(super) struct Driver {
     /// When the request that the present launch answers arrived.
     arrived: Instant,
     relaunches: Backoff,
+    /// Ends in a row without being stable in between.
+    quick_ends: u32,
+    /// How long the workload may take to end, where a request said so.
+    grace: Option<Duration>,
     up_since: Option<Instant>,
     deleters: Vec<Reply>,
     /// Whether the guest's CPUs stand still, as far as is known.
@@ -146,6 +155,8 @@ impl Driver {
             timeline: None,
             arrived,
             relaunches: Backoff::new(FIRST_RELAUNCH, SLOWEST_RELAUNCH),
+            quick_ends: 0,
+            grace: None,
             up_since: None,
             deleters: Vec::new(),
             cpus: Cpus::Going,
@@ -408,7 +419,10 @@ impl Driver {
         if begins_anew {
             self.arrived = command.arrived;
             self.relaunches.reset();
+            self.quick_ends = 0;
+            self.observed.crash_loop = false;
         }
+        self.grace = command.grace;
         self.publish();
         Ok(())
     }

@@ -24,8 +24,10 @@ pub(super) struct LastSeen<'a> {
     pub(super) status: Option<&'a AgentStatus>,
     /// Whether a guest of this VM was up since somebody started it.
     pub(super) proven: bool,
-    /// The manifest's policy.
+    /// The workload's policy, which the guest follows.
     pub(super) policy: RestartPolicy,
+    /// The VM's own policy.
+    pub(super) vm_policy: RestartPolicy,
     /// The last lines of the console.
     pub(super) console: &'a str,
     /// The VMM's program.
@@ -37,14 +39,48 @@ pub(super) struct LastSeen<'a> {
 pub(super) enum Outcome {
     /// The workload ended well, and that is the end.
     Completed,
+    /// The workload ended badly, and the guest with it as its policy says.
+    Unsuccessful(Failure),
     /// The VM stays down.
     Failed(Failure),
     /// The VM is launched again.
     Crashed(Failure),
 }
 
-/// Reads the end of a VMM that nobody asked to end.
+/// Reads the end of a VMM that nobody asked to end, and decides what becomes of its VM. Never [`Outcome::Unsuccessful`].
 pub(super) fn of_exit(exit: &VmmExit, seen: &LastSeen<'_>) -> Outcome {
+    by_policy(of_guest(exit, seen), seen.vm_policy)
+}
+
+/// What the VM's own policy makes of an end. What never was up, or cannot go on at all, is not tried again.
+fn by_policy(outcome: Outcome, policy: RestartPolicy) -> Outcome {
+    match (outcome, policy) {
+        (Outcome::Completed, RestartPolicy::Always) => Outcome::Crashed(Failure {
+            step: word::WORKLOAD.to_owned(),
+            cause: "The workload is done, and the VM's restart policy starts it again".to_owned(),
+            hints: Vec::new(),
+        }),
+        (Outcome::Crashed(failure) | Outcome::Unsuccessful(failure), RestartPolicy::Never) => {
+            Outcome::Failed(failure)
+        }
+        (Outcome::Unsuccessful(failure), RestartPolicy::Always | RestartPolicy::OnFailure) => {
+            Outcome::Crashed(failure)
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// A VMM that is gone, of a VM that ran while no daemon did.
+pub(super) fn lost() -> Failure {
+    Failure {
+        step: Step::Vmm.as_str().to_owned(),
+        cause: "The VMM ended while no daemon ran, and the VM's restart policy is `never`"
+            .to_owned(),
+        hints: Vec::new(),
+    }
+}
+
+fn of_guest(exit: &VmmExit, seen: &LastSeen<'_>) -> Outcome {
     let gone_by_itself = matches!(exit, VmmExit::Clean | VmmExit::Unknown);
     if let Some(status) = seen.status
         && gone_by_itself
@@ -76,7 +112,7 @@ pub(super) fn of_exit(exit: &VmmExit, seen: &LastSeen<'_>) -> Outcome {
 fn end_of_workload(exit: &VmmExit, status: &AgentStatus, seen: &LastSeen<'_>) -> Option<Outcome> {
     let failed = |cause: String| {
         let hints = console_hints(seen.console);
-        Some(Outcome::Failed(Failure {
+        Some(Outcome::Unsuccessful(Failure {
             step: word::WORKLOAD.to_owned(),
             cause,
             hints,
@@ -256,6 +292,7 @@ mod tests {
             status,
             proven: status.is_some(),
             policy,
+            vm_policy: policy,
             console,
             vmm: "qemu",
         }
@@ -374,14 +411,37 @@ mod tests {
                 "{policy:?} gives {outcome:?}"
             );
         }
-        let killed = of_exit(
-            &VmmExit::Signalled { signal: 9 },
-            &seen(Some(&well), RestartPolicy::Never, ""),
-        );
-        assert!(
-            matches!(killed, Outcome::Crashed(_)),
-            "the VMM was killed, its workload did not end"
-        );
+        let killed = VmmExit::Signalled { signal: 9 };
+        let never = of_exit(&killed, &seen(Some(&well), RestartPolicy::Never, ""));
+        assert_eq!(failed(never).0, "vmm");
+    }
+
+    #[test]
+    fn the_vms_own_policy_has_the_last_word() {
+        use RestartPolicy::{Always, Never, OnFailure};
+        let well = status(GuestPhase::Stopping, Some(0));
+        let badly = status(GuestPhase::Stopping, Some(3));
+        let up = status(GuestPhase::Ready, None);
+        let killed = VmmExit::Signalled { signal: 9 };
+        let table = [
+            (&VmmExit::Clean, &well, [true, false, false]),
+            (&VmmExit::Clean, &badly, [true, true, false]),
+            (&killed, &up, [true, true, false]),
+        ];
+        for (exit, status, expected) in table {
+            let again = [Always, OnFailure, Never].map(|vm_policy| {
+                let seen = LastSeen {
+                    vm_policy,
+                    ..seen(Some(status), Never, "")
+                };
+                matches!(of_exit(exit, &seen), Outcome::Crashed(_))
+            });
+            assert_eq!(again, expected, "{exit:?} {status:?}");
+        }
+        let mut dying = status(GuestPhase::Failed, None);
+        dying.failure = Some("Cannot start `/bin/x`".to_owned());
+        let seen = seen(Some(&dying), Always, "");
+        failed(of_exit(&VmmExit::Clean, &seen));
     }
 
     #[test]

@@ -341,8 +341,13 @@ pub trait Guest: Send + Sync {
         after: Option<u64>,
         wait: Duration,
     ) -> BoxFuture<'a, Result<AgentStatus, StepError>>;
-    /// Asks the agent to end the workload and power off; returns when it has accepted.
-    fn shutdown<'a>(&'a self, guest: &'a GuestEndpoint) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Asks the agent to end the workload and power off; returns when it has accepted. The workload has `grace` to end, or as long as its
+    /// manifest says.
+    fn shutdown<'a>(
+        &'a self,
+        guest: &'a GuestEndpoint,
+        grace: Option<Duration>,
+    ) -> BoxFuture<'a, Result<(), StepError>>;
     /// Whether the host can open a TCP connection to the service.
     fn reach(
         &self,

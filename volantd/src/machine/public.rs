@@ -4,6 +4,7 @@ use common::agent::{HealthState, WorkloadExit};
 use common::api::{Restarts, Vm, VmDesired, VmHealth, VmStatus};
 use common::cmdline::{IpConfig, base_line};
 use common::net::host_name;
+use jiff::Timestamp;
 
 use super::parts::Settings;
 use super::plan::word;
@@ -20,8 +21,25 @@ pub(super) struct Observed {
     pub(super) activity: Option<&'static str>,
     /// How often the workload was started again since the guest booted.
     pub(super) workload_restarts: u32,
+    /// Whether the workload ends again and again.
+    pub(super) workload_crash_loop: bool,
+    /// Whether the VM itself does.
+    pub(super) crash_loop: bool,
+    /// Processes that the guest's kernel ended for lack of memory.
+    pub(super) oom_kills: u64,
     /// How the workload ended last.
     pub(super) last_exit: Option<WorkloadExit>,
+    /// The last probe in the guest.
+    pub(super) last_probe: Option<Probed>,
+}
+
+/// A probe in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Probed {
+    /// When it ended, by the guest's clock: microseconds since its boot.
+    pub(super) at_us: u64,
+    /// When it ended, by the host's clock.
+    pub(super) time: Timestamp,
 }
 
 /// The public word for a phase.
@@ -124,15 +142,18 @@ pub(super) fn vm(record: &VmRecord, observed: &Observed, settings: &Settings) ->
             .into_owned(),
         hypervisor: instance.map(|instance| instance.vmm.as_str().to_owned()),
         accelerator: instance.map(|instance| instance.accelerator.as_str().to_owned()),
-        health: health(phase),
+        health: VmHealth {
+            last_probe_at: observed.last_probe.map(|probed| probed.time.to_string()),
+            ..health(phase)
+        },
         failure: progress.failure.clone(),
         restarts: Restarts {
             vm: progress.restarts,
             workload: observed.workload_restarts,
-            crash_loop: false,
+            crash_loop: observed.crash_loop || observed.workload_crash_loop,
         },
         last_exit: observed.last_exit.clone(),
-        oom_kills: 0,
+        oom_kills: observed.oom_kills,
         boot: progress.boot,
         created_at: record.created_at.to_string(),
         updated_at: progress.updated_at.to_string(),

@@ -207,7 +207,7 @@ impl Registry {
     /// # Errors
     /// [`MachineError::NotFound`], [`MachineError::Denied`], or the store's.
     pub async fn start(&self, name: &Name) -> Result<Vm, MachineError> {
-        self.request(name, Request::Start).await
+        self.request(name, Request::Start, None).await
     }
 
     /// Wants a VM down. Returns when that is recorded; a VM that is down or on its way there is fine.
@@ -215,7 +215,15 @@ impl Registry {
     /// # Errors
     /// As [`Registry::start`].
     pub async fn stop(&self, name: &Name) -> Result<Vm, MachineError> {
-        self.request(name, Request::Stop).await
+        self.request(name, Request::Stop, None).await
+    }
+
+    /// As [`Registry::stop`], with a time for the workload to end that is not as configured.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stop_within(&self, name: &Name, grace: Duration) -> Result<Vm, MachineError> {
+        self.request(name, Request::Stop, Some(grace)).await
     }
 
     /// Wants a VM down and up again; one that is down is started. Returns when that is recorded.
@@ -223,7 +231,15 @@ impl Registry {
     /// # Errors
     /// As [`Registry::start`].
     pub async fn restart(&self, name: &Name) -> Result<Vm, MachineError> {
-        self.request(name, Request::Restart).await
+        self.request(name, Request::Restart, None).await
+    }
+
+    /// As [`Registry::restart`], with a time for the workload to end that is not as configured.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn restart_within(&self, name: &Name, grace: Duration) -> Result<Vm, MachineError> {
+        self.request(name, Request::Restart, Some(grace)).await
     }
 
     /// Removes a VM. Returns when nothing of it is left.
@@ -231,7 +247,7 @@ impl Registry {
     /// # Errors
     /// [`MachineError::NotFound`]; [`MachineError::NotRemoved`] if something resists, which is tried again until it succeeds.
     pub async fn delete(&self, name: &Name) -> Result<(), MachineError> {
-        self.request(name, Request::Delete).await.map(drop)
+        self.request(name, Request::Delete, None).await.map(drop)
     }
 
     /// Makes the CPUs of a VM that runs stand still. Returns when they do; a VM that is paused is fine.
@@ -239,7 +255,7 @@ impl Registry {
     /// # Errors
     /// [`MachineError::NotFound`], [`MachineError::Denied`], [`MachineError::NotMoved`], or the store's.
     pub async fn pause(&self, name: &Name) -> Result<Vm, MachineError> {
-        self.request(name, Request::Pause).await
+        self.request(name, Request::Pause, None).await
     }
 
     /// Makes the CPUs of a paused VM go on. Returns when they do; a VM that runs is fine.
@@ -247,7 +263,7 @@ impl Registry {
     /// # Errors
     /// As [`Registry::pause`].
     pub async fn resume(&self, name: &Name) -> Result<Vm, MachineError> {
-        self.request(name, Request::Resume).await
+        self.request(name, Request::Resume, None).await
     }
 
     /// Makes a new version of a VM's configuration, which its next launch takes. Returns when it is recorded.
@@ -297,10 +313,16 @@ impl Registry {
         }
     }
 
-    async fn request(&self, name: &Name, request: Request) -> Result<Vm, MachineError> {
+    async fn request(
+        &self,
+        name: &Name,
+        request: Request,
+        grace: Option<Duration>,
+    ) -> Result<Vm, MachineError> {
         self.tell(name, |reply| {
             Command::Ask(Asked {
                 request,
+                grace,
                 arrived: Instant::now(),
                 reply,
             })

@@ -6,5 +6,6 @@ mod guests;
 mod lab;
 mod lives;
 mod pauses;
+mod policies;
 mod random;
 mod world;

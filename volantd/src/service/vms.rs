@@ -100,22 +100,32 @@ impl Service {
         Ok(self.parts.registry.start(name).await?)
     }
 
-    /// Wants a VM down.
+    /// Wants a VM down, its workload ended within `grace`, or as configured.
     ///
     /// # Errors
     /// If there is none of this name, or it is being deleted.
-    pub async fn stop_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
-        Ok(self.parts.registry.stop(name).await?)
+    pub async fn stop_vm(&self, name: &Name, grace: Option<Duration>) -> Result<Vm, ServiceError> {
+        Ok(match grace {
+            Some(grace) => self.parts.registry.stop_within(name, grace).await?,
+            None => self.parts.registry.stop(name).await?,
+        })
     }
 
     /// Wants a VM down and up again.
     ///
     /// # Errors
     /// As [`Service::start_vm`].
-    pub async fn restart_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
+    pub async fn restart_vm(
+        &self,
+        name: &Name,
+        grace: Option<Duration>,
+    ) -> Result<Vm, ServiceError> {
         self.parts.registry.get(name)?;
         self.check_kernel()?;
-        Ok(self.parts.registry.restart(name).await?)
+        Ok(match grace {
+            Some(grace) => self.parts.registry.restart_within(name, grace).await?,
+            None => self.parts.registry.restart(name).await?,
+        })
     }
 
     /// Makes the CPUs of a VM stand still; returns when they do.

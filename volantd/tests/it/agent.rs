@@ -119,7 +119,7 @@ async fn a_status_is_read_and_waited_for() {
 #[tokio::test]
 async fn the_end_is_asked_for_with_the_secret() {
     let (client, heads) = tcp_agent(Behaviour::Send(answer("202 Accepted", "")));
-    client.shutdown(&endpoint(None)).await.unwrap();
+    client.shutdown(&endpoint(None), None).await.unwrap();
     let head = heads.recv().unwrap();
     assert!(
         head.starts_with("POST /agent/shutdown HTTP/1.1\r\n"),
@@ -130,8 +130,17 @@ async fn the_end_is_asked_for_with_the_secret() {
         "{head}"
     );
 
+    let (client, heads) = tcp_agent(Behaviour::Send(answer("202 Accepted", "")));
+    let grace = Some(Duration::from_millis(1500));
+    client.shutdown(&endpoint(None), grace).await.unwrap();
+    let head = heads.recv().unwrap();
+    assert!(
+        head.starts_with("POST /agent/shutdown?grace_ms=1500 HTTP/1.1\r\n"),
+        "{head}"
+    );
+
     let (client, _heads) = tcp_agent(Behaviour::Send(answer("403 Forbidden", "")));
-    let refused = client.shutdown(&endpoint(None)).await.unwrap_err();
+    let refused = client.shutdown(&endpoint(None), None).await.unwrap_err();
     assert!(
         refused.message.contains("HTTP status 403"),
         "{}",

@@ -80,7 +80,11 @@ impl Guest for Ready {
         })
     }
 
-    fn shutdown<'a>(&'a self, _guest: &'a GuestEndpoint) -> BoxFuture<'a, Result<(), StepError>> {
+    fn shutdown<'a>(
+        &'a self,
+        _guest: &'a GuestEndpoint,
+        _grace: Option<Duration>,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
         Box::pin(async { Err(StepError::new("It does not know how")) })
     }
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::error_chain::Chain;
+use common::manifest::RestartPolicy;
 use tokio::time::{Instant, timeout};
 
+use super::super::outcome;
 use super::super::plan;
 use super::super::ports::Adopted;
-use super::super::state::{Desired, Phase, State};
+use super::super::state::{Desired, Event, Phase, State};
 use super::pause::Cpus;
 use super::{Driver, GENERATION_LEAP, bug};
 
@@ -21,7 +23,7 @@ impl Driver {
         self.record.progress.generation += GENERATION_LEAP;
         match self.adopt().await {
             Some(adopted) => self.take_over(adopted),
-            None => self.go_on_without_vmm(),
+            None => self.go_on_without_vmm().await,
         }
         self.note().await;
     }
@@ -68,12 +70,16 @@ impl Driver {
         self.up_since = Some(Instant::now());
     }
 
-    fn go_on_without_vmm(&mut self) {
-        let progress = &mut self.record.progress;
-        if matches!(
-            progress.state.phase,
+    async fn go_on_without_vmm(&mut self) {
+        let was_up = matches!(
+            self.state().phase,
             Phase::Running { .. } | Phase::Paused { .. }
-        ) {
+        );
+        if was_up && self.record.blueprint.restart == RestartPolicy::Never {
+            return self.undo_and(Event::Failed(outcome::lost())).await;
+        }
+        let progress = &mut self.record.progress;
+        if was_up {
             progress.restarts = progress.restarts.saturating_add(1);
         }
         progress.state = plan::without_vmm(&progress.state);

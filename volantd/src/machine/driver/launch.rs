@@ -14,8 +14,8 @@ use super::super::public::Observed;
 use super::super::state::{Event, Phase};
 use super::super::steps::{self, Hands, Made};
 use super::super::timeline::Timeline;
-use super::Driver;
 use super::pause::Cpus;
+use super::{CRASH_LOOP_ENDS, Driver};
 
 /// How long one step may take. The longest makes an initramfs of some gigabytes on a slow disk.
 const STEP_DEADLINE: Duration = Duration::from_mins(2);
@@ -38,7 +38,11 @@ impl Driver {
         self.launch = None;
         self.cpus = Cpus::Going;
         self.last_heard = None;
-        self.observed = Observed::default();
+        self.grace = None;
+        self.observed = Observed {
+            crash_loop: self.quick_ends >= CRASH_LOOP_ENDS,
+            ..Observed::default()
+        };
         self.timeline = Some(Timeline::new(self.arrived));
         self.apply(Event::Launching).await;
         for step in Step::ALL {
@@ -65,7 +69,7 @@ impl Driver {
 
     /// What was up once is tried again; what never was stays down, with the reason.
     pub(super) async fn launch_failed(&mut self, failure: Failure) {
-        let event = if self.record.progress.proven && self.state().phase != Phase::Pending {
+        let event = if self.is_launched_again() && self.state().phase != Phase::Pending {
             Event::Crashed(failure)
         } else {
             Event::Failed(failure)
@@ -122,6 +126,7 @@ impl Driver {
                 status: None,
                 proven: false,
                 policy: self.record.blueprint.manifest.workload.restart,
+                vm_policy: self.record.blueprint.restart,
                 console: "",
                 vmm: instance.record().vmm.as_str(),
             };

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use common::agent::{AgentStatus, GuestPhase, HealthState};
 use common::api::{Failure, VmHealth};
+use common::manifest::RestartPolicy;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::super::follow::{Follower, Observation};
 use super::super::health::{self, View};
 use super::super::outcome::{self, CONSOLE_LINES, LastSeen, Outcome};
 use super::super::ports::{Instance, VmmExit};
+use super::super::public::{Observed, Probed};
 use super::super::state::{Event, Phase};
 use super::super::timeline::Timeline;
 use super::{Driver, STABLE_AFTER, bug};
@@ -50,7 +52,7 @@ impl Driver {
             let watched = self.phase_kind();
             let deadline = match self.state().phase {
                 Phase::Starting => Some(boot_deadline),
-                Phase::Running { .. } => None,
+                Phase::Running { .. } => self.stable_at(),
                 _ => return,
             };
             let sight = self
@@ -62,6 +64,7 @@ impl Driver {
                     return;
                 }
                 Some(Sight::Ended(exit)) => return self.ended(&exit, Some(&mut follower)).await,
+                Some(Sight::DeadlinePassed) if self.is_stable() => self.calm_down(),
                 Some(Sight::DeadlinePassed) => {
                     let waited_ms = self.parts.settings.boot_deadline.as_millis();
                     let console = self.console_tail().await;
@@ -121,14 +124,63 @@ impl Driver {
             self.record.progress.boot = Some(timeline.so_far());
         }
         let before = self.observed.clone();
-        self.observed.workload_restarts = status.workload.restarts;
-        self.observed
-            .last_exit
-            .clone_from(&status.workload.last_exit);
-        if self.observed != before {
+        self.observed.last_probe = self.probed_at(status);
+        let probed = self.observed != before;
+        let workload = &status.workload;
+        self.observed.workload_restarts = workload.restarts;
+        self.observed.workload_crash_loop = workload.crash_loop;
+        self.observed.oom_kills = workload.oom_kills;
+        self.observed.last_exit.clone_from(&workload.last_exit);
+        let same = Observed {
+            last_probe: self.observed.last_probe,
+            ..before
+        };
+        if self.observed != same {
+            self.advance();
+            self.publish();
+        } else if probed {
+            // Another probe that says the same is no news, but whoever looks may know of it.
+            self.publish();
+        }
+    }
+
+    /// When the last probe ended, by the host's clock. The guest counts from its boot.
+    fn probed_at(&self, status: &AgentStatus) -> Option<Probed> {
+        let at_us = status.health.last_probe_us?;
+        if let Some(known) = self.observed.last_probe
+            && known.at_us == at_us
+        {
+            return Some(known);
+        }
+        let age = Duration::from_micros(status.now_us.saturating_sub(at_us));
+        let time = self.parts.clock.now().checked_sub(age).ok()?;
+        Some(Probed { at_us, time })
+    }
+
+    /// Whether what was up is launched again when it breaks.
+    pub(super) fn is_launched_again(&self) -> bool {
+        self.record.progress.proven && self.record.blueprint.restart != RestartPolicy::Never
+    }
+
+    fn is_stable(&self) -> bool {
+        self.up_since
+            .is_some_and(|since| since.elapsed() >= STABLE_AFTER)
+    }
+
+    /// Forgets how quickly it ended before.
+    fn calm_down(&mut self) {
+        self.relaunches.reset();
+        self.quick_ends = 0;
+        if std::mem::take(&mut self.observed.crash_loop) {
             self.advance();
             self.publish();
         }
+    }
+
+    /// When a VM that ended quickly before counts as stable again.
+    fn stable_at(&self) -> Option<Instant> {
+        let since = self.up_since.filter(|_| self.quick_ends > 0)?;
+        Some(since + STABLE_AFTER)
     }
 
     async fn judge(&mut self, verdict: VmHealth) {
@@ -192,28 +244,25 @@ impl Driver {
                 status: heard.as_ref(),
                 proven: self.record.progress.proven,
                 policy: self.record.blueprint.manifest.workload.restart,
+                vm_policy: self.record.blueprint.restart,
                 console: &console,
                 vmm,
             },
         );
         tracing::info!(vm = %self.record.blueprint.name, ?exit, "vmm ended by itself");
-        if self
-            .up_since
-            .is_some_and(|since| since.elapsed() >= STABLE_AFTER)
-        {
-            self.relaunches.reset();
+        if self.is_stable() {
+            self.calm_down();
         }
         let event = match outcome {
             Outcome::Completed => Event::Completed,
-            Outcome::Failed(failure) => Event::Failed(failure),
+            Outcome::Failed(failure) | Outcome::Unsuccessful(failure) => Event::Failed(failure),
             Outcome::Crashed(failure) => Event::Crashed(failure),
         };
         self.undo_and(event).await;
     }
 
     async fn fail(&mut self, failure: Failure) {
-        let proven = self.record.progress.proven;
-        self.undo_and(if proven {
+        self.undo_and(if self.is_launched_again() {
             Event::Crashed(failure)
         } else {
             Event::Failed(failure)
@@ -222,7 +271,7 @@ impl Driver {
     }
 
     /// Undoes the launch, then says what happened: whoever reads `failed` finds nothing left.
-    async fn undo_and(&mut self, event: Event) {
+    pub(super) async fn undo_and(&mut self, event: Event) {
         if let Err(left) = self.unwind().await {
             tracing::error!(vm = %self.record.blueprint.name, step = left.step, error = left.cause, "step not undone");
         }

@@ -17,7 +17,7 @@ use super::super::ports::{GuestEndpoint, StepError};
 use super::super::record::Durability;
 use super::super::state::Event;
 use super::super::steps;
-use super::Driver;
+use super::{CRASH_LOOP_ENDS, Driver};
 
 /// How long undoing one step may take. Ending a VMM by SIGKILL alone may need 25 s, and its network as long again on a busy host.
 const UNDO_DEADLINE: Duration = Duration::from_mins(1);
@@ -62,6 +62,13 @@ impl Driver {
         let waiting = self.phase_kind();
         if let Err(left) = self.unwind().await {
             tracing::error!(vm = %self.record.blueprint.name, step = left.step, error = left.cause, "step not undone");
+        }
+        self.quick_ends = self.quick_ends.saturating_add(1);
+        let is_loop = self.quick_ends >= CRASH_LOOP_ENDS;
+        if is_loop != std::mem::replace(&mut self.observed.crash_loop, is_loop) {
+            tracing::warn!(vm = %self.record.blueprint.name, ends = self.quick_ends, "vm is in a crash loop");
+            self.advance();
+            self.publish();
         }
         let wait = self.relaunches.next();
         if self.until_turned(waiting, sleep(wait)).await.is_some() {
@@ -133,7 +140,14 @@ impl Driver {
             return;
         }
         let (guest, endpoint) = (Arc::clone(&self.parts.guest), self.endpoint());
-        let asked = async move { timeout(SHUTDOWN_DEADLINE, guest.shutdown(&endpoint)).await };
+        let blueprint = &self.record.blueprint;
+        let chosen = self
+            .grace
+            .or_else(|| blueprint.stop_grace_ms.map(Duration::from_millis));
+        let grace = chosen
+            .unwrap_or_else(|| Duration::from_millis(blueprint.manifest.workload.stop_grace_ms));
+        let asked =
+            async move { timeout(SHUTDOWN_DEADLINE, guest.shutdown(&endpoint, chosen)).await };
         match self.finish(asked).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -145,7 +159,6 @@ impl Driver {
                 return;
             }
         }
-        let grace = Duration::from_millis(self.record.blueprint.manifest.workload.stop_grace_ms);
         let limit = grace.saturating_add(POWER_OFF_MARGIN);
         if self
             .finish(async move { timeout(limit, instance.exited()).await })

@@ -110,6 +110,8 @@ struct Inner {
     points: usize,
     dies_at: Option<usize>,
     refused_saves: u32,
+    /// What the agents were given for their ends.
+    graces: Vec<Option<Duration>>,
 }
 
 /// The host.
@@ -219,6 +221,11 @@ impl World {
         let mut processes = inner.processes.values();
         let process = processes.find(|process| process.vm.as_str() == vm);
         process.unwrap().memory_mib
+    }
+
+    /// The graces that agents were given for their ends, since this was asked last.
+    pub(super) fn graces(&self) -> Vec<Option<Duration>> {
+        std::mem::take(&mut self.lock().graces)
     }
 
     /// Whether a VM's CPUs stand still.
@@ -654,9 +661,14 @@ impl Guest for Host {
         })
     }
 
-    fn shutdown<'a>(&'a self, guest: &'a GuestEndpoint) -> BoxFuture<'a, Result<(), StepError>> {
+    fn shutdown<'a>(
+        &'a self,
+        guest: &'a GuestEndpoint,
+        grace: Option<Duration>,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
         Box::pin(async move {
             self.0.point().await;
+            self.0.lock().graces.push(grace);
             let (pid, behaviour, _) = self
                 .agent(guest.ip)
                 .ok_or_else(|| StepError::new("No answer"))?;
