@@ -51,6 +51,7 @@ impl ExitCode {
     pub fn from_problem(status: u16, code: &str) -> Self {
         match (status, code) {
             (_, "checksum-mismatch" | "bad-signature") => Self::Verification,
+            (_, "wait-timeout") => Self::Timeout,
             (404, _) => Self::NotFound,
             (409 | 412, _) => Self::Conflict,
             (502..=504, _) => Self::Unavailable,
@@ -81,6 +82,7 @@ mod tests {
             (409, "vm-exists", ExitCode::Conflict),
             (501, "not-implemented", ExitCode::Invalid),
             (503, "unavailable", ExitCode::Unavailable),
+            (504, "wait-timeout", ExitCode::Timeout),
             (507, "no-capacity", ExitCode::Capacity),
             (500, "internal", ExitCode::Internal),
         ];

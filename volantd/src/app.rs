@@ -130,6 +130,7 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
         capacity: host_capacity()?,
         info,
     }));
+    service.learn_plugins().await?;
     service.collect_artifacts().await;
     Ok(service)
 }

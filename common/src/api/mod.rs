@@ -3,6 +3,7 @@
 mod config;
 mod problem;
 mod vm;
+mod wait;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ pub use vm::{
     BootTimeline, CreateVm, DEFAULT_CREATE_WAIT_MS, Failure, MAX_LONG_POLL_MS, Restarts, Vm,
     VmDesired, VmHealth, VmStatus,
 };
+pub use wait::{DEFAULT_STATE_WAIT_MS, InvalidWaitLimit, MAX_STATE_WAIT_MS, WaitGoal, WaitLimit};
 
 /// Where volantd listens unless told otherwise.
 pub const DEFAULT_API_LISTEN: &str = "127.0.0.1:7777";

@@ -1,4 +1,5 @@
-//! Routes about VMs. A request is answered once it is accepted; waiting is the client's, by `?after=<generation>`.
+//! Routes about VMs. A request is answered once it is accepted, or with `?wait=` once the VM is where that wants it. A client that goes away
+//! ends its wait, and nothing else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,21 +7,62 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode};
-use common::api::{CreateVm, MAX_LONG_POLL_MS, Problem, TOTAL_COUNT_HEADER, Vm};
+use axum::response::{IntoResponse, Response};
+use common::api::{
+    CreateVm, MAX_LONG_POLL_MS, Problem, TOTAL_COUNT_HEADER, Vm, WaitGoal, WaitLimit,
+};
 use common::manifest::MAX_WAIT_MS;
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::body::{JsonBody, NamePath, QueryOf};
+use super::detached::to_its_end;
 use super::problem::HttpError;
 use crate::service::{ErrorKind, Service, ServiceError};
 
 /// Query of `GET /api/v1/vms/{name}`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Wait {
-    /// Answer once the VM's generation is greater than this.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ShowQuery {
+    /// Answer once the VM's generation is another one than this.
     after: Option<u64>,
-    /// Or after this time.
+    /// Or after this time in milliseconds, at most 30000.
     timeout_ms: Option<u64>,
+    /// Answer once the VM is there.
+    wait: Option<WaitGoal>,
+    /// How long `wait` may take: milliseconds, or a number with `ms`, `s` or `m`. Three minutes if not given.
+    #[param(value_type = Option<String>)]
+    timeout: Option<WaitLimit>,
+}
+
+/// Query of whatever changes where a VM is. What is asked for goes on when the wait for it is over.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitQuery {
+    /// Answer once the VM is there.
+    wait: Option<WaitGoal>,
+    /// How long `wait` may take: milliseconds, or a number with `ms`, `s` or `m`. Three minutes if not given.
+    #[param(value_type = Option<String>)]
+    timeout: Option<WaitLimit>,
+}
+
+impl WaitQuery {
+    /// The VM as it is, or once it is where the query wants it; nothing once it is gone.
+    async fn settle(self, service: &Service, vm: Vm) -> Result<Option<Vm>, HttpError> {
+        let Some(goal) = self.wait else {
+            return Ok(Some(vm));
+        };
+        let limit = self.timeout.unwrap_or_default().duration();
+        Ok(service.wait_for_vm(&vm.name, goal, limit).await?)
+    }
+}
+
+/// A VM, or 204 for one that is gone.
+fn answered(status: StatusCode, vm: Option<Vm>) -> Response {
+    match vm {
+        Some(vm) => (status, Json(vm)).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
 }
 
 /// Query of `POST …/stop` and `…/restart`.
@@ -54,26 +96,55 @@ pub(super) async fn list(
     )
 }
 
+/// Create a VM and start it
+#[utoipa::path(post, path = "/api/v1/vms", tag = "vms", params(WaitQuery), request_body = CreateVm, responses(
+    (status = 201, description = "The VM", body = Vm),
+    (status = 204, description = "It is gone, as it was waited for"),
+    (status = 400, description = "The body or query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such plugin", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "The name is taken, the plugin is switched off, or the VM does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The VM cannot be", body = Problem, content_type = "application/problem+json"),
+    (status = 501, description = "It asks for something that is not built yet", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "No VM can be launched on this host", body = Problem, content_type = "application/problem+json"),
+    (status = 504, description = "It is not where it was waited for; what was asked for goes on", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "No address is left", body = Problem, content_type = "application/problem+json"),
+))]
 pub(super) async fn create(
     State(service): State<Arc<Service>>,
+    QueryOf(wait): QueryOf<WaitQuery>,
     JsonBody(request): JsonBody<CreateVm>,
-) -> Result<(StatusCode, Json<Vm>), HttpError> {
-    let arrived = Instant::now();
-    Ok((
+) -> Result<Response, HttpError> {
+    let (arrived, creating) = (Instant::now(), Arc::clone(&service));
+    let vm = to_its_end(async move { creating.create_vm(request, arrived).await }).await?;
+    Ok(answered(
         StatusCode::CREATED,
-        Json(service.create_vm(request, arrived).await?),
+        wait.settle(&service, vm).await?,
     ))
 }
 
+/// A VM, now or once it changes
+#[utoipa::path(get, path = "/api/v1/vms/{name}", tag = "vms", params(("name" = String, Path, description = "The VM"), ShowQuery), responses(
+    (status = 200, description = "The VM", body = Vm),
+    (status = 204, description = "It is gone, as it was waited for"),
+    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
+    (status = 504, description = "It is not where it was waited for", body = Problem, content_type = "application/problem+json"),
+))]
 pub(super) async fn show(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
-    QueryOf(wait): QueryOf<Wait>,
-) -> Result<Json<Vm>, HttpError> {
-    let vm = match wait.after {
+    QueryOf(query): QueryOf<ShowQuery>,
+) -> Result<Response, HttpError> {
+    if let Some(goal) = query.wait {
+        let limit = query.timeout.unwrap_or_default().duration();
+        let vm = service.wait_for_vm(&name, goal, limit).await?;
+        return Ok(answered(StatusCode::OK, vm));
+    }
+    let vm = match query.after {
         None => service.get_vm(&name)?,
         Some(after) => {
-            let timeout_ms = wait
+            let timeout_ms = query
                 .timeout_ms
                 .unwrap_or(MAX_LONG_POLL_MS)
                 .min(MAX_LONG_POLL_MS);
@@ -82,30 +153,67 @@ pub(super) async fn show(
                 .await?
         }
     };
-    Ok(Json(vm))
+    Ok(Json(vm).into_response())
 }
 
+/// Start a VM, or resume it
+#[utoipa::path(post, path = "/api/v1/vms/{name}/start", tag = "vms", params(("name" = String, Path, description = "The VM"), WaitQuery), responses(
+    (status = 200, description = "The VM", body = Vm),
+    (status = 204, description = "It is gone, as it was waited for"),
+    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is being deleted, or does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "No VM can be launched on this host", body = Problem, content_type = "application/problem+json"),
+    (status = 504, description = "It is not where it was waited for; what was asked for goes on", body = Problem, content_type = "application/problem+json"),
+))]
 pub(super) async fn start(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
-) -> Result<Json<Vm>, HttpError> {
-    Ok(Json(service.start_vm(&name).await?))
+    QueryOf(wait): QueryOf<WaitQuery>,
+) -> Result<Response, HttpError> {
+    let vm = service.start_vm(&name).await?;
+    Ok(answered(StatusCode::OK, wait.settle(&service, vm).await?))
 }
 
+/// Stop a VM
+#[utoipa::path(post, path = "/api/v1/vms/{name}/stop", tag = "vms", params(("name" = String, Path, description = "The VM"), GraceQuery, WaitQuery), responses(
+    (status = 200, description = "The VM", body = Vm),
+    (status = 204, description = "It is gone, as it was waited for"),
+    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is being deleted, or does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The grace is too long", body = Problem, content_type = "application/problem+json"),
+    (status = 504, description = "It is not where it was waited for; what was asked for goes on", body = Problem, content_type = "application/problem+json"),
+))]
 pub(super) async fn stop(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
     QueryOf(query): QueryOf<GraceQuery>,
-) -> Result<Json<Vm>, HttpError> {
-    Ok(Json(service.stop_vm(&name, query.grace()?).await?))
+    QueryOf(wait): QueryOf<WaitQuery>,
+) -> Result<Response, HttpError> {
+    let vm = service.stop_vm(&name, query.grace()?).await?;
+    Ok(answered(StatusCode::OK, wait.settle(&service, vm).await?))
 }
 
+/// Stop a VM and start it again
+#[utoipa::path(post, path = "/api/v1/vms/{name}/restart", tag = "vms", params(("name" = String, Path, description = "The VM"), GraceQuery, WaitQuery), responses(
+    (status = 200, description = "The VM", body = Vm),
+    (status = 204, description = "It is gone, as it was waited for"),
+    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It is being deleted, or does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The grace is too long", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "No VM can be launched on this host", body = Problem, content_type = "application/problem+json"),
+    (status = 504, description = "It is not where it was waited for; what was asked for goes on", body = Problem, content_type = "application/problem+json"),
+))]
 pub(super) async fn restart(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
     QueryOf(query): QueryOf<GraceQuery>,
-) -> Result<Json<Vm>, HttpError> {
-    Ok(Json(service.restart_vm(&name, query.grace()?).await?))
+    QueryOf(wait): QueryOf<WaitQuery>,
+) -> Result<Response, HttpError> {
+    let vm = service.restart_vm(&name, query.grace()?).await?;
+    Ok(answered(StatusCode::OK, wait.settle(&service, vm).await?))
 }
 
 /// Make the CPUs of a VM stand still
@@ -136,10 +244,32 @@ pub(super) async fn resume(
     Ok(Json(service.resume_vm(&name).await?))
 }
 
+/// Delete a VM
+#[utoipa::path(delete, path = "/api/v1/vms/{name}", tag = "vms", params(("name" = String, Path, description = "The VM"), WaitQuery), responses(
+    (status = 204, description = "Nothing of it is left"),
+    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "Something of it resists, and is tried again", body = Problem, content_type = "application/problem+json"),
+    (status = 504, description = "It is not gone after `timeout`, and goes on being removed", body = Problem, content_type = "application/problem+json"),
+))]
 pub(super) async fn delete(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
+    QueryOf(wait): QueryOf<WaitQuery>,
 ) -> Result<StatusCode, HttpError> {
-    service.delete_vm(&name).await?;
+    let (deleting, of) = (Arc::clone(&service), name.clone());
+    let deleted = to_its_end(async move { deleting.delete_vm(&of).await });
+    match wait.timeout {
+        None => deleted.await?,
+        // Whatever resists goes on being removed.
+        Some(limit) => match timeout(limit.duration(), deleted).await {
+            Ok(deleted) => deleted?,
+            Err(_) => drop(
+                service
+                    .wait_for_vm(&name, WaitGoal::Gone, Duration::ZERO)
+                    .await?,
+            ),
+        },
+    }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,8 +1,10 @@
 //! All machines of the daemon: makes them, finds them, and passes requests to their drivers. Decides nothing about a VM itself.
 
+mod keeper;
+
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::api::{Vm, VmConfig};
@@ -15,11 +17,11 @@ use common::name::Name;
 use common::net::host_name;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::{Instant, timeout};
 
+use self::keeper::Keeper;
 use super::blueprint::Blueprint;
-use super::driver::{Asked, Command, Driver, INBOX_REQUESTS, Origin, Reconfigure, Reply};
+use super::driver::{Asked, Command, INBOX_REQUESTS, Origin, Reconfigure};
 use super::error::MachineError;
 use super::parts::Parts;
 use super::ports::VmPaths;
@@ -28,14 +30,8 @@ use super::record::{ConfigVersion, Draft, VmRecord};
 use super::requests::Request;
 use crate::task;
 
-/// How often the driver of one VM may panic before it is left alone: a panic that comes back each time would fill the log for ever.
-const MAX_PANICS: u32 = 3;
-
 /// How long a new daemon waits to know of all VMs before it serves anybody.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
-
-/// The wait before a driver is replaced.
-const PANIC_PAUSE: Duration = Duration::from_secs(1);
 
 /// A VM to be created.
 #[derive(Debug, Clone)]
@@ -465,83 +461,6 @@ impl Inner {
         if machines.get(name).is_some_and(|machine| machine.id == id) {
             machines.remove(name);
         }
-    }
-}
-
-/// Keeps one VM's driver alive.
-struct Keeper {
-    registry: Weak<Inner>,
-    parts: Arc<Parts>,
-    id: i64,
-    name: Name,
-    publisher: Arc<watch::Sender<Vm>>,
-}
-
-impl Keeper {
-    /// Runs drivers, one after the other, until the VM is gone. One is enough unless it panics.
-    async fn keep(self, record: VmRecord, commands: mpsc::Receiver<Command>, origin: Origin) {
-        let mut next = Some((record, commands, origin));
-        let mut panics = 0;
-        while let Some((record, commands, origin)) = next.take() {
-            let driver = Driver::new(
-                Arc::clone(&self.parts),
-                record,
-                commands,
-                Arc::clone(&self.publisher),
-                origin,
-            );
-            let driver = AbortOnDropHandle::new(task::spawn("machine", Box::pin(driver.run())));
-            match driver.await {
-                Ok(deleters) => return self.gone(deleters),
-                Err(ended) if ended.is_panic() && panics < MAX_PANICS => {
-                    panics += 1;
-                    sleep(PANIC_PAUSE).await;
-                    next = self.replacement().await;
-                }
-                // The runtime ends, and the VM goes on.
-                Err(ended) if ended.is_cancelled() => return,
-                Err(error) => tracing::error!(vm = %self.name, %error, "driver ended for good"),
-            }
-        }
-    }
-
-    fn gone(&self, deleters: Vec<Reply>) {
-        if let Some(registry) = self.registry.upgrade() {
-            registry.forget(&self.name, self.id);
-        }
-        let last = self.publisher.borrow().clone();
-        for waiting in deleters {
-            drop(waiting.send(Ok(last.clone())));
-        }
-    }
-
-    /// What a new driver begins with: the record as the old one left it, and a new inbox.
-    async fn replacement(&self) -> Option<(VmRecord, mpsc::Receiver<Command>, Origin)> {
-        let records = match self.parts.journal.all().await {
-            Ok(records) => records,
-            Err(error) => {
-                tracing::error!(vm = %self.name, error = %Chain(&error), "driver not replaced");
-                return None;
-            }
-        };
-        let Some(record) = records
-            .into_iter()
-            .flatten()
-            .find(|record| record.id == self.id)
-        else {
-            self.gone(Vec::new());
-            return None;
-        };
-        let (inbox, commands) = mpsc::channel(INBOX_REQUESTS);
-        let registry = self.registry.upgrade()?;
-        if let Some(machine) = registry
-            .machines()
-            .get_mut(&self.name)
-            .filter(|machine| machine.id == self.id)
-        {
-            machine.inbox = inbox;
-        }
-        Some((record, commands, Origin::Panicked))
     }
 }
 

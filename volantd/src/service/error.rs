@@ -18,6 +18,8 @@ pub enum ErrorKind {
     ConfigVersionNotFound,
     /// There is a newer version than the one that was named.
     VersionMismatch,
+    /// What was waited for did not come in time.
+    WaitTimeout,
     /// No such VM.
     VmNotFound,
     /// No such plugin.

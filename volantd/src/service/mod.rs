@@ -3,7 +3,9 @@
 mod configs;
 mod error;
 mod plugins;
+mod versions;
 mod vms;
+mod wait;
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use crate::console::Consoles;
 use crate::machine::Registry;
 use crate::media::MediaStore;
 use crate::store::Store;
+use versions::PluginVersions;
 
 pub use configs::Afterwards;
 pub use error::{ErrorKind, ServiceError};
@@ -54,6 +57,7 @@ pub struct Service {
     parts: Parts,
     /// One install at a time for each daemon: two of one plugin must not interleave.
     installing: tokio::sync::Mutex<()>,
+    versions: PluginVersions,
 }
 
 impl std::fmt::Debug for Service {
@@ -70,12 +74,22 @@ impl Service {
         Self {
             parts,
             installing: tokio::sync::Mutex::new(()),
+            versions: PluginVersions::default(),
         }
     }
 
     /// Facts about the daemon.
     pub fn info(&self) -> &SystemInfo {
         &self.parts.info
+    }
+
+    /// Reads which plugins are installed: once at the start, and whenever that changed.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn learn_plugins(&self) -> Result<(), ServiceError> {
+        self.versions.learn(&self.parts.store.plugins().await?);
+        Ok(())
     }
 
     /// Lets go of all VMs; they go on.

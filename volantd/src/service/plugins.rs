@@ -56,6 +56,7 @@ impl Service {
         };
         let name = record.name.clone();
         self.parts.store.install_plugin(record).await?;
+        self.learn_plugins().await?;
         // The artifact of the plugin that this one replaces may be needed by nobody now.
         self.collect_unused().await;
         tracing::info!(plugin = %name, digest = %stored.digest, "plugin installed");
@@ -123,6 +124,7 @@ impl Service {
         if !self.parts.store.remove_plugin(name).await? {
             return Err(ServiceError::no_plugin(name));
         }
+        self.learn_plugins().await?;
         self.collect_artifacts().await;
         tracing::info!(plugin = %name, "plugin removed");
         Ok(())

@@ -38,7 +38,7 @@ impl Service {
             artifact,
             arrived,
         };
-        Ok(self.parts.registry.create(new).await?)
+        Ok(self.versions.mark(self.parts.registry.create(new).await?))
     }
 
     /// A plugin from which VMs can be made.
@@ -67,7 +67,7 @@ impl Service {
     /// # Errors
     /// If there is none of this name.
     pub fn get_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
-        Ok(self.parts.registry.get(name)?)
+        Ok(self.versions.mark(self.parts.registry.get(name)?))
     }
 
     /// A VM once it has changed since generation `after`, or as it is after `wait`.
@@ -80,14 +80,15 @@ impl Service {
         after: u64,
         wait: Duration,
     ) -> Result<Vm, ServiceError> {
-        Ok(self.parts.registry.wait_newer(name, after, wait).await?)
+        let vm = self.parts.registry.wait_newer(name, after, wait).await?;
+        Ok(self.versions.mark(vm))
     }
 
     /// All VMs, oldest first.
     pub fn list_vms(&self) -> Vec<Vm> {
         let mut vms = self.parts.registry.list();
         vms.sort_by_key(|vm| vm.id);
-        vms
+        vms.into_iter().map(|vm| self.versions.mark(vm)).collect()
     }
 
     /// Wants a VM up.
@@ -97,7 +98,7 @@ impl Service {
     pub async fn start_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
         self.parts.registry.get(name)?;
         self.check_kernel()?;
-        Ok(self.parts.registry.start(name).await?)
+        Ok(self.versions.mark(self.parts.registry.start(name).await?))
     }
 
     /// Wants a VM down, its workload ended within `grace`, or as configured.
@@ -105,10 +106,11 @@ impl Service {
     /// # Errors
     /// If there is none of this name, or it is being deleted.
     pub async fn stop_vm(&self, name: &Name, grace: Option<Duration>) -> Result<Vm, ServiceError> {
-        Ok(match grace {
+        let vm = match grace {
             Some(grace) => self.parts.registry.stop_within(name, grace).await?,
             None => self.parts.registry.stop(name).await?,
-        })
+        };
+        Ok(self.versions.mark(vm))
     }
 
     /// Wants a VM down and up again.
@@ -122,10 +124,11 @@ impl Service {
     ) -> Result<Vm, ServiceError> {
         self.parts.registry.get(name)?;
         self.check_kernel()?;
-        Ok(match grace {
+        let vm = match grace {
             Some(grace) => self.parts.registry.restart_within(name, grace).await?,
             None => self.parts.registry.restart(name).await?,
-        })
+        };
+        Ok(self.versions.mark(vm))
     }
 
     /// Makes the CPUs of a VM stand still; returns when they do.
@@ -133,7 +136,7 @@ impl Service {
     /// # Errors
     /// If there is none of this name, it does not run, or its VMM refuses.
     pub async fn pause_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
-        Ok(self.parts.registry.pause(name).await?)
+        Ok(self.versions.mark(self.parts.registry.pause(name).await?))
     }
 
     /// Makes the CPUs of a paused VM go on; returns when they do.
@@ -141,7 +144,7 @@ impl Service {
     /// # Errors
     /// As [`Service::pause_vm`].
     pub async fn resume_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
-        Ok(self.parts.registry.resume(name).await?)
+        Ok(self.versions.mark(self.parts.registry.resume(name).await?))
     }
 
     /// Removes a VM; returns when nothing of it is left.

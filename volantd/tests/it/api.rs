@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 /// How long the daemon may take to answer, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     socket: PathBuf,
-    _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Drop for Daemon {
@@ -27,18 +27,18 @@ impl Drop for Daemon {
 }
 
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    fn is_problem(&self, status: u16, code: &str) {
+    pub(crate) fn is_problem(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
         assert!(self.head.contains("application/problem+json"), "{self:?}");
         let problem = self.json();
@@ -53,6 +53,11 @@ impl Answer {
 impl Daemon {
     /// None where no network namespace can be made.
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// With further environment, in which `DIR/` stands for the daemon's folder.
+    pub(crate) fn start_with(env: &[(&str, &str)]) -> Option<Self> {
         if !crate::netns::can_run("the API of the real daemon") {
             return None;
         }
@@ -69,15 +74,15 @@ impl Daemon {
             .env("VOLANT_CLOUD_HYPERVISOR", "/no/such/cloud-hypervisor")
             .env("VOLANT_KERNEL_VMLINUX", "/no/such/vmlinux")
             .env_remove("NOTIFY_SOCKET")
+            .envs(env.iter().map(|(key, value)| {
+                let own = format!("{}/", dir.path().display());
+                (*key, value.replace("DIR/", &own))
+            }))
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let daemon = Self {
-            child,
-            socket,
-            _dir: dir,
-        };
+        let daemon = Self { child, socket, dir };
         let deadline = Instant::now() + START_LIMIT;
         while UnixStream::connect(&daemon.socket).is_err() {
             assert!(Instant::now() < deadline, "volantd does not answer");
@@ -103,12 +108,15 @@ impl Daemon {
         }
     }
 
-    fn call(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> Answer {
+        self.call_with(method, path, "", body)
+    }
+
+    /// With further headers, each with its line break.
+    pub(crate) fn call_with(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
-        self.send(
-            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
-                .as_bytes(),
-        )
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}");
+        self.send(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes())
     }
 }
 

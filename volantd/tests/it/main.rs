@@ -12,6 +12,8 @@ mod rootfs;
 mod signatures;
 mod stores;
 #[cfg(feature = "test-fakes")]
+mod steering;
+#[cfg(feature = "test-fakes")]
 mod vmm;
 #[cfg(feature = "test-fakes")]
 mod vmm_faults;

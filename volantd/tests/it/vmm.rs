@@ -178,25 +178,29 @@ impl Host {
 impl Drop for Host {
     /// A failed test leaves its VMM, which outlives everything else.
     fn drop(&mut self) {
-        if self.folder.is_none() {
-            return;
+        if self.folder.is_some() {
+            end_vmms_of(&self.root);
         }
-        let mark = format!("{STATE_MARK}={}", self.root.display());
-        for entry in fs_err::read_dir("/proc").unwrap() {
-            let path = entry.unwrap().path();
-            let Some(pid) = path
-                .file_name()
-                .and_then(|name| name.to_str()?.parse().ok())
-            else {
-                continue;
-            };
-            let environ = fs_err::read(path.join("environ")).unwrap_or_default();
-            if environ
-                .split(|byte| *byte == 0)
-                .any(|entry| entry == mark.as_bytes())
-            {
-                let _ignored = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
+    }
+}
+
+/// Ends the VMMs that daemons with this state folder have left.
+pub(crate) fn end_vmms_of(state_root: &Path) {
+    let mark = format!("{STATE_MARK}={}", state_root.display());
+    for entry in fs_err::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let Some(pid) = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok())
+        else {
+            continue;
+        };
+        let environ = fs_err::read(path.join("environ")).unwrap_or_default();
+        if environ
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == mark.as_bytes())
+        {
+            let _ignored = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
