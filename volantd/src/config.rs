@@ -319,14 +319,8 @@ fn resolve(
         )?,
         cloud_hypervisor: read.program("cloud_hypervisor")?,
         qemu: read.program("qemu")?,
-        kernel_dirs: match read.paths("kernel_dirs")? {
-            none if none.is_empty() => kernel.parent().map(Path::to_path_buf).into_iter().collect(),
-            some => some,
-        },
-        disk_dirs: match read.paths("disk_dirs")? {
-            none if none.is_empty() => vec![state_dir.join("disks")],
-            some => some,
-        },
+        kernel_dirs: read.folders("kernel_dirs", kernel.parent())?,
+        disk_dirs: read.folders("disk_dirs", Some(&state_dir.join("disks")))?,
         kernel,
         boot_timeout: match read.text("boot_timeout_s") {
             "auto" => None,
@@ -398,12 +392,20 @@ impl Reader<'_> {
         }
     }
 
-    fn paths(&self, key: &'static str) -> Result<Vec<PathBuf>, ConfigError> {
+    /// A list of folders; `default` where none is named.
+    fn folders(
+        &self,
+        key: &'static str,
+        default: Option<&Path>,
+    ) -> Result<Vec<PathBuf>, ConfigError> {
         let texts = self.text(key).split(',').map(str::trim);
-        let paths = texts.filter(|text| !text.is_empty()).map(PathBuf::from);
-        let paths: Vec<PathBuf> = paths.collect();
-        if paths.iter().all(|path| path.is_absolute()) {
-            Ok(paths)
+        let named = texts.filter(|text| !text.is_empty()).map(PathBuf::from);
+        let named: Vec<PathBuf> = named.collect();
+        if named.is_empty() {
+            return Ok(default.map(Path::to_path_buf).into_iter().collect());
+        }
+        if named.iter().all(|path| path.is_absolute()) {
+            Ok(named)
         } else {
             Err(self.wrong(key, "expected absolute paths"))
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::rootfs;
+use crate::machine::ports::{Disk, ExtraDisk};
 
 /// The smallest unit of a disk (virtio 1.2, 5.2).
 const SECTOR_BYTES: u64 = 512;
@@ -95,6 +96,21 @@ pub(super) fn find_disk(path: &Path, folders: &[PathBuf]) -> Result<PathBuf, All
         Some(format) => Err(refused(&format!("it is {format}, not a plain image"))),
         None => Ok(found),
     }
+}
+
+/// The disks that a VM's user gave to it.
+pub(super) fn extra_disks(
+    disks: &[ExtraDisk],
+    folders: &[PathBuf],
+) -> Result<Vec<Disk>, AllowedError> {
+    let found = disks.iter().map(|disk| {
+        Ok(Disk {
+            path: find_disk(&disk.path, folders)?,
+            access: disk.access,
+            serial: Some(disk.name.to_string()),
+        })
+    });
+    found.collect()
 }
 
 #[cfg(test)]

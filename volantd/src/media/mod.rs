@@ -332,7 +332,7 @@ impl Parts {
     fn prepare(&self, launch: &Launch) -> Result<BootMedia, MediaError> {
         let kernel = self.kernel(launch.kernel.as_deref())?;
         self.check_signature(&launch.artifact)?;
-        let extra = self.extra_disks(launch)?;
+        let extra = allowed::extra_disks(&launch.disks, &self.config.disk_dirs)?;
         let mut media = match &launch.manifest.rootfs {
             Some(rootfs) => self.prepare_rootfs(launch, rootfs)?,
             None => self.prepare_initramfs(launch)?,
@@ -350,17 +350,6 @@ impl Parts {
         };
         kernel::check(&path)?;
         Ok(path)
-    }
-
-    fn extra_disks(&self, launch: &Launch) -> Result<Vec<Disk>, MediaError> {
-        let disks = launch.disks.iter().map(|disk| {
-            Ok(Disk {
-                path: allowed::find_disk(&disk.path, &self.config.disk_dirs)?,
-                access: disk.access,
-                serial: Some(disk.name.to_string()),
-            })
-        });
-        disks.collect()
     }
 
     fn prepare_initramfs(&self, launch: &Launch) -> Result<BootMedia, MediaError> {

@@ -10,9 +10,9 @@ mod netns;
 #[cfg(feature = "test-fakes")]
 mod rootfs;
 mod signatures;
-mod stores;
 #[cfg(feature = "test-fakes")]
 mod steering;
+mod stores;
 #[cfg(feature = "test-fakes")]
 mod vmm;
 #[cfg(feature = "test-fakes")]

@@ -12,7 +12,7 @@ use volantd::machine::ports::{DiskAccess, ExtraDisk, Launch, Media as _};
 use volantd::media::DEFAULT_WRITABLE_MB;
 use volantd::signature::Signatures;
 
-use crate::stores::{INITRAMFS, Stores, archive, erofs, launch};
+use crate::stores::{INITRAMFS, Stores, archive, erofs, kernel, launch};
 
 struct Place {
     temp: tempfile::TempDir,
@@ -395,7 +395,7 @@ async fn bad_root_file_systems_and_disks_are_refused() {
 #[tokio::test]
 async fn a_vm_can_have_its_own_kernel_and_further_disks() {
     let place = Place::new();
-    let digest = place.install(&image()).await.unwrap();
+    let digest = place.install(&archive()).await.unwrap();
     let (kernels, disks) = (
         place.temp.path().join("kernels"),
         place.temp.path().join("disks"),
@@ -415,7 +415,7 @@ async fn a_vm_can_have_its_own_kernel_and_further_disks() {
         disks: vec![extra(disks.join("data"))],
         ..place.launch(digest)
     };
-    let media = place.media.prepare(&launch).await.unwrap();
+    let media = place.stores.media.prepare(&launch).await.unwrap();
     assert_eq!(media.kernel, kernels.join("own"));
     assert_eq!(media.disks.len(), 1);
     assert_eq!(media.disks[0].path, disks.join("data"));
@@ -433,7 +433,7 @@ async fn a_vm_can_have_its_own_kernel_and_further_disks() {
         },
     ];
     for launch in refused {
-        let error = place.media.prepare(&launch).await.unwrap_err();
+        let error = place.stores.media.prepare(&launch).await.unwrap_err();
         assert!(
             error
                 .message
@@ -442,6 +442,7 @@ async fn a_vm_can_have_its_own_kernel_and_further_disks() {
         );
     }
     let error = place
+        .stores
         .media
         .check_other_kernel(&disks.join("data"))
         .unwrap_err();

@@ -9,6 +9,7 @@ use fledge::tree::{Content, Node, Tree};
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Daemon};
+use crate::stores::kernel;
 use crate::vmm::end_vmms_of;
 
 /// A daemon on a fake QEMU; ends its VMMs.
@@ -34,7 +35,7 @@ impl Place {
         for folder in ["kernels", "disks"] {
             fs_err::create_dir(place.path(folder)).unwrap();
         }
-        fs_err::write(place.path("kernels/vmlinux"), crate::media::kernel()).unwrap();
+        fs_err::write(place.path("kernels/vmlinux"), kernel()).unwrap();
         Some(place)
     }
 

@@ -105,6 +105,10 @@ pub struct ResourcesPatch {
 }
 
 /// A member that is there, also where it is `null`.
+#[expect(
+    clippy::option_option,
+    reason = "a member that is not there, `null` and a value are three things"
+)]
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -114,6 +118,10 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 impl ConfigPatch {
     /// Changes `config`. A plugin that is not its own is the caller's to refuse.
     pub fn apply(self, config: &mut VmConfig) {
+        #[expect(
+            clippy::option_option,
+            reason = "a member that is not there, `null` and a value are three things"
+        )]
         fn set<T>(target: &mut Option<T>, change: Option<Option<T>>) {
             if let Some(value) = change {
                 *target = value;
