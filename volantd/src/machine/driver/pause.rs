@@ -61,9 +61,9 @@ impl Driver {
                 Err(error) => {
                     self.cpus = Cpus::Unknown;
                     let failure = self.not_moved("guest not paused", &error);
-                    // Whoever asked for a resume meanwhile has it.
-                    self.answer_movers(Some(&(Request::Pause, failure)));
-                    return self.apply(Event::NotPaused).await;
+                    // Whoever is told finds it so.
+                    self.apply(Event::NotPaused).await;
+                    return self.answer_movers(Some(&(Request::Pause, failure)));
                 }
             }
         }
@@ -91,8 +91,8 @@ impl Driver {
                 if gone || was == Cpus::Unknown {
                     self.cpus = Cpus::Going;
                 } else {
-                    self.answer_movers(Some(&(Request::Resume, failure)));
                     self.apply(Event::NotResumed).await;
+                    self.answer_movers(Some(&(Request::Resume, failure)));
                     return false;
                 }
             }
