@@ -15,6 +15,15 @@ pub struct InvalidDigest {
 
 /// A SHA-256 digest. Written `sha256:<64 hex>`; read with or without the prefix, in either case, with surrounding blanks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(
+        value_type = String,
+        pattern = "^sha256:[0-9a-f]{64}$",
+        example = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 

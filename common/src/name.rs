@@ -19,6 +19,11 @@ pub struct InvalidName {
 
 /// The name of a VM or plugin: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(value_type = String, pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "web")
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 

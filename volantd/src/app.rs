@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::IntoFuture as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::agent::AgentClient;
 use crate::artifact::{ArtifactConfig, ArtifactStore};
 use crate::config::Config;
 use crate::console::Consoles;
-use crate::http::{self, TokenCheck};
+use crate::http::{self, Gate, TokenCheck};
 use crate::machine::ports::{Accelerator, Lease, Vmm as _};
 use crate::machine::{BOOT_DEADLINE_KVM, BOOT_DEADLINE_TCG, Pool, Registry, Settings, SystemClock};
 use crate::media::{MAX_IMAGE_BYTES, MediaConfig, MediaStore};
@@ -50,7 +51,15 @@ pub async fn run(config: Config) -> Result<()> {
     let token = api_token(&config)?;
     let service = assemble(&config).await?;
     let stop = CancellationToken::new();
-    let served = serve(Arc::clone(&service), unix, tcp, token, stop.clone());
+    let gate = Gate {
+        access: config.access.clone(),
+        token,
+    };
+    let routers = Routers {
+        unix: http::router(Arc::clone(&service), config.limits, None),
+        tcp: http::router(Arc::clone(&service), config.limits, Some(gate)),
+    };
+    let served = serve(routers, unix, tcp, stop.clone());
     notify(NotifyState::Ready);
     tracing::info!(
         api = %config.api_advertise,
@@ -127,6 +136,7 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
         media,
         registry,
         consoles,
+        state_dir: config.state_dir.clone(),
         capacity: host_capacity()?,
         info,
     }));
@@ -141,11 +151,7 @@ async fn guest_network(config: &Config) -> Result<LinuxNetwork> {
         bridge: config.bridge.clone(),
         subnet: config.subnet,
         host_ip: config.host_ip,
-        api_ports: config
-            .api_listen
-            .iter()
-            .map(std::net::SocketAddr::port)
-            .collect(),
+        api_ports: config.api_listen.iter().map(SocketAddr::port).collect(),
     })?;
     network
         .ensure()
@@ -250,21 +256,30 @@ fn api_token(config: &Config) -> Result<Option<TokenCheck>> {
     }
 }
 
+/// What is served on each listener.
+struct Routers {
+    unix: axum::Router,
+    tcp: axum::Router,
+}
+
 /// Serves on both listeners until `stop`.
 async fn serve(
-    service: Arc<Service>,
+    routers: Routers,
     unix: UnixListener,
     tcp: Option<TcpListener>,
-    token: Option<TokenCheck>,
     stop: CancellationToken,
 ) {
-    let on_unix = axum::serve(unix, http::router(Arc::clone(&service), None))
+    let on_unix = axum::serve(unix, routers.unix)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
     let on_tcp = async {
         match tcp {
             Some(tcp) => {
-                let serving = axum::serve(tcp, http::router(service, token));
+                let service = routers.tcp;
+                let serving = axum::serve(
+                    tcp,
+                    service.into_make_service_with_connect_info::<SocketAddr>(),
+                );
                 serving.with_graceful_shutdown(stop.cancelled_owned()).await
             }
             None => Ok(()),

@@ -2,6 +2,7 @@
 //!
 //! This is the only place that reads the environment. Nothing is created or opened here, except the file itself.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use common::net::Subnet;
 use fledge::signature::PublicKey;
 use serde::Deserialize;
 
+use crate::access::{Access, Network, Origins};
+use crate::limits::{self, Limits};
 use crate::signature::{Policy, Signatures};
 use crate::vmm::detect::Wish;
 
@@ -107,6 +110,10 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// A token given by the environment; used instead of the file's.
     pub api_key: Option<Secret>,
+    /// Who may reach the API over TCP, besides having the token.
+    pub access: Access,
+    /// How much clients may ask.
+    pub limits: Limits,
     /// The bridge.
     pub bridge: String,
     /// The guests' subnet.
@@ -190,6 +197,20 @@ settings! {
     api_socket, "api-socket", "VOLANT_API_SOCKET", DEFAULT_API_SOCKET;
     /// File with the token that TCP clients need, made if missing; `none` for no token (loopback only)
     token_file, "token-file", "VOLANT_TOKEN_FILE", DEFAULT_TOKEN_FILE;
+    /// Names of this host that the API may be reached by, besides `localhost` and addresses: a list in the file, else with commas between
+    api_hosts, "api-hosts", "VOLANT_API_HOSTS", "";
+    /// Web pages that may use the API, such as `https://volant.example.com`, or `*`: a list in the file, else with commas between
+    cors_origins, "cors-origins", "VOLANT_CORS_ORIGINS", "";
+    /// Networks whose clients may use the API over TCP; empty for all: a list in the file, else with commas between
+    api_allow_cidr, "api-allow-cidr", "VOLANT_API_ALLOW_CIDR", "";
+    /// Largest body of a request in KiB
+    max_body_kib, "max-body-kib", "VOLANT_MAX_BODY_KIB", limits::MAX_BODY_KIB;
+    /// Seconds that a client may take to send a body
+    body_timeout_s, "body-timeout-s", "VOLANT_BODY_TIMEOUT_S", limits::BODY_TIMEOUT_S;
+    /// Requests that are answered at once, on the unix socket and on TCP each
+    max_requests, "max-requests", "VOLANT_MAX_REQUESTS", limits::MAX_REQUESTS;
+    /// Consoles, logs and other streams that are open at once, on the unix socket and on TCP each
+    max_streams, "max-streams", "VOLANT_MAX_STREAMS", limits::MAX_STREAMS;
     /// Bridge that guests are on
     bridge, "bridge", "VOLANT_BRIDGE", "vbr0";
     /// Subnet of the guests
@@ -308,6 +329,8 @@ fn resolve(
         },
         runtime_dir: read.path("runtime_dir")?,
         api_socket: read.path("api_socket")?,
+        access: read.access()?,
+        limits: read.limits()?,
         bridge: read.interface("bridge")?,
         hypervisor: read.choice(
             "hypervisor",
@@ -458,6 +481,56 @@ impl Reader<'_> {
             })
     }
 
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        Ok(Limits::new(
+            self.number("max_body_kib", 1, 64 * 1024)?,
+            self.number("body_timeout_s", 1, 3600)?,
+            self.number("max_requests", 1, 65_536)?,
+            self.number("max_streams", 1, 65_536)?,
+        ))
+    }
+
+    fn access(&self) -> Result<Access, ConfigError> {
+        let networks = self.words("api_allow_cidr").map(str::parse);
+        let networks: Result<Vec<Network>, _> = networks.collect();
+        let networks = networks.map_err(|error| self.wrong("api_allow_cidr", error.to_string()))?;
+        let origins: BTreeSet<String> = self.words("cors_origins").map(str::to_owned).collect();
+        let is_origin = |origin: &String| {
+            let (scheme, host) = origin.split_once("://").unwrap_or_default();
+            matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/')
+        };
+        let origins = if origins.contains("*") {
+            Origins::Any
+        } else if origins.iter().all(is_origin) {
+            Origins::Listed(origins)
+        } else {
+            return Err(self.wrong(
+                "cors_origins",
+                "expected origins such as https://host:port, or *",
+            ));
+        };
+        // Whatever name others are told is one that they use.
+        let advertised = self.text("api_advertise");
+        let advertised = advertised
+            .rsplit_once(':')
+            .map_or(advertised, |(host, _)| host);
+        let hosts = self.words("api_hosts").chain([advertised]);
+        Ok(Access {
+            hosts: hosts
+                .filter(|host| !host.is_empty())
+                .map(str::to_lowercase)
+                .collect(),
+            origins,
+            networks,
+        })
+    }
+
+    /// The parts of a list, with commas between.
+    fn words(&self, key: &str) -> impl Iterator<Item = &str> {
+        let words = self.text(key).split(',').map(str::trim);
+        words.filter(|word| !word.is_empty())
+    }
+
     fn signatures(&self) -> Result<Signatures, ConfigError> {
         let policy = self.choice(
             "require_signatures",
@@ -579,6 +652,26 @@ mod tests {
     }
 
     #[test]
+    fn who_may_reach_the_api_is_read() {
+        let text = "cors_origins = [\"https://a.example.com\", \"http://b:3000\"]\napi_advertise = \"Volant.example.com:7777\"";
+        let env = [
+            ("VOLANT_API_ALLOW_CIDR", "10.0.0.0/8, ::1"),
+            ("VOLANT_MAX_BODY_KIB", "64"),
+        ];
+        let (config, _) = run(&Flags::default(), text, &env).unwrap();
+        assert!(config.access.knows("volant.example.com:7777"));
+        assert!(!config.access.knows("other.example.com"));
+        assert!(config.access.page("http://b:3000", "localhost").is_some());
+        assert!(config.access.page("http://c", "localhost").is_none());
+        assert!(!config.access.admits("192.168.0.1".parse().unwrap()));
+        assert_eq!(config.limits.max_body_bytes, 64 * 1024);
+        let (config, _) = run(&Flags::default(), "cors_origins = \"*\"", &[]).unwrap();
+        assert_eq!(config.access.origins, Origins::Any);
+        let (config, _) = run(&Flags::default(), "", &[]).unwrap();
+        assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
     fn an_open_listener_is_refused() {
         let env = [
             ("VOLANT_API_LISTEN", "0.0.0.0:7777"),
@@ -607,6 +700,10 @@ mod tests {
             ("VOLANT_BOOT_TIMEOUT_S", "0"),
             ("VOLANT_MAX_ARTIFACT_MIB", "many"),
             ("VOLANT_LOG_FORMAT", "xml"),
+            ("VOLANT_CORS_ORIGINS", "ui.example.com"),
+            ("VOLANT_API_ALLOW_CIDR", "10.0.0.0/99"),
+            ("VOLANT_MAX_BODY_KIB", "0"),
+            ("VOLANT_MAX_STREAMS", "many"),
         ];
         for (key, value) in table {
             let message = run(&Flags::default(), "", &[(key, value)])

@@ -2,12 +2,14 @@
 //!
 //! The arrows run one way: `http → service → machine → ports ← vmm, net, media, agent, console`; only `app` names the implementations.
 
+pub mod access;
 pub mod agent;
 pub mod app;
 pub mod artifact;
 pub mod config;
 pub mod console;
 pub mod http;
+pub mod limits;
 pub mod listeners;
 pub mod logging;
 pub mod machine;

@@ -1,5 +1,6 @@
 //! The program `volantd`: reads flags and configuration and runs the daemon, or shows the configuration.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ enum Command {
     Run,
     /// Show the configuration: every key with its value and where that came from
     Config,
+    /// Print the description of the API (OpenAPI 3.1), as `/openapi` serves it
+    Openapi,
 }
 
 /// How long work on blocking threads may take after the end; well within the unit's `TimeoutStopSec`.
@@ -35,6 +38,7 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(5);
 const EXAMPLES: &str = "Examples:
   volantd                                   Run with /etc/volant/volantd.toml and VOLANT_* variables
   volantd config                            Show what it would run with
+  volantd openapi > openapi.json            Describe the API for client generators
   volantd --state-dir /tmp/volant --hypervisor qemu";
 
 fn main() -> std::process::ExitCode {
@@ -49,6 +53,9 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    if let Some(Command::Openapi) = cli.command {
+        return print_openapi();
+    }
     let (config, settings) = config::load(&cli.flags, cli.config.as_deref())?;
     if let Some(Command::Config) = cli.command {
         show(&settings);
@@ -63,6 +70,14 @@ fn run(cli: &Cli) -> Result<()> {
     // Work on blocking threads, such as the copy of a large image, is cut off: it is done anew after the next start.
     runtime.shutdown_timeout(BLOCKING_GRACE);
     outcome
+}
+
+/// A reader that has gone away has read enough.
+fn print_openapi() -> Result<()> {
+    match std::io::stdout().write_all(volantd::http::document().as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the result of `volantd config`")]

@@ -13,6 +13,7 @@ mod elf;
 mod examples;
 mod kernel;
 mod oci_layout;
+mod openapi;
 mod packages;
 mod printer;
 mod process;
@@ -56,6 +57,8 @@ enum Command {
     E2eScenario(e2e::ScenarioArguments),
     /// Write the JSON Schemas of the files that users write
     Schemas(schemas::Arguments),
+    /// Write docs/openapi.json, the description of volantd's API
+    Openapi,
     /// Build the guest kernel, or find the one built before
     Kernel(kernel::Arguments),
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::E2e(arguments) => e2e::run(&arguments).map(drop),
         Command::E2eScenario(arguments) => e2e::run_scenario(&arguments),
         Command::Schemas(arguments) => schemas::run(&arguments),
+        Command::Openapi => openapi::run(),
         Command::Kernel(arguments) => kernel::run(&arguments),
     };
     match outcome {

@@ -128,6 +128,7 @@ pub struct GuestHealth {
 
 /// A verdict about health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
     /// Not decided yet.
@@ -160,6 +161,7 @@ pub struct WorkloadStatus {
 
 /// How a workload ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkloadExit {
     /// Exit code; 128 + signal where a signal ended it, as shells say.
     pub code: i32,

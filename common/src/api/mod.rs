@@ -1,23 +1,27 @@
 //! The REST API's JSON types, shared by volantd and its clients. Names are those of the Go system where it has them.
 
+mod artifact;
 mod config;
 mod problem;
+mod system;
 mod vm;
 mod wait;
-
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::name::Name;
 
+pub use artifact::{ArtifactUsers, PluginArtifact, PutArtifact, SignatureState, StoredArtifact};
 pub use config::{
     ConfigApi, ConfigDisk, ConfigExpose, ConfigHistoryEntry, ConfigInitramfs, ConfigPatch,
     ConfigResources, ConfigRootfs, MAX_CONFIG_VERSIONS, MAX_DISK_NAME_BYTES, MAX_EXTRA_DISKS,
     ResourcesPatch, RollbackConfig, UpgradeVm, VersionedConfig, VmConfig,
 };
 pub use problem::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
+pub use system::{
+    DiskItem, DiskUse, PluginState, Pruned, PrunedArtifact, SystemInfo, SystemStatus, SystemSummary,
+};
 pub use vm::{
     BootTimeline, CreateVm, DEFAULT_CREATE_WAIT_MS, Failure, MAX_LONG_POLL_MS, Restarts, Vm,
     VmDesired, VmHealth, VmStatus,
@@ -36,18 +40,31 @@ pub const DEFAULT_TOKEN_FILE: &str = "/run/volant/token";
 /// Header that carries the API token (the Go system's name). `Authorization: Bearer` works as well.
 pub const API_KEY_HEADER: &str = "x-volant-api-key";
 
+/// Header by which a client names a request that it may send again: the same key and body get the same answer, and nothing is done twice.
+pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
+
 /// Header with the number of items before paging.
 pub const TOTAL_COUNT_HEADER: &str = "x-total-count";
 
 /// Answer of `GET /api/v1/plugins`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PluginNames {
     /// Names, sorted.
     pub plugins: Vec<Name>,
 }
 
+/// Answer of `GET /api/v1/plugins?detail=true`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PluginList {
+    /// The plugins, by name.
+    pub plugins: Vec<InstalledPlugin>,
+}
+
 /// Body of `POST /api/v1/plugins/{plugin}/enabled`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SetEnabled {
     /// Whether VMs can be created from the plugin.
@@ -56,6 +73,7 @@ pub struct SetEnabled {
 
 /// Answer of `POST /api/v1/plugins`: what was installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct InstalledPlugin {
     /// The plugin's name.
     pub name: Name,
@@ -69,8 +87,9 @@ pub struct InstalledPlugin {
     pub installed_at: String,
 }
 
-/// An artifact of a plugin in the store; `GET /api/v1/plugins/{plugin}/artifacts` lists them.
+/// The artifact that an installed plugin boots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ArtifactInfo {
     /// What it is to the plugin: `initramfs` or `rootfs`.
     pub kind: String,
@@ -82,40 +101,4 @@ pub struct ArtifactInfo {
     pub pinned: bool,
     /// Where it came from.
     pub source_url: String,
-}
-
-/// Answer of `GET /api/v1/system/info`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SystemInfo {
-    /// `ok`.
-    pub status: String,
-    /// The daemon's version.
-    pub version: String,
-    /// Where the API listens on TCP; empty where it does not.
-    pub api_listen_addr: String,
-    /// The address that others reach it at.
-    pub api_advertise_addr: String,
-    /// The host's address on the bridge.
-    pub host_ip: String,
-    /// The VMM that new VMs get, `cloud-hypervisor` or `qemu`.
-    pub hypervisor: String,
-    /// `kvm` or `tcg` (software emulation).
-    pub accelerator: String,
-    /// Why this VMM and accelerator were chosen, in one sentence.
-    pub hypervisor_reason: String,
-}
-
-/// Answer of `GET /api/v1/system/summary`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SystemSummary {
-    /// Number of VMs.
-    pub total_vms: usize,
-    /// Number of VMs by status.
-    pub by_status: BTreeMap<String, usize>,
-    /// Number of VMs by runtime.
-    pub by_runtime: BTreeMap<String, usize>,
-    /// Number of plugins.
-    pub total_plugins: usize,
-    /// Number of enabled plugins.
-    pub enabled_plugins: usize,
 }

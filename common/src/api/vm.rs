@@ -17,10 +17,8 @@ pub const DEFAULT_CREATE_WAIT_MS: u64 = 180_000;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateVm {
     /// The VM's name.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: Name,
     /// The plugin to run.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub plugin: Name,
     /// Must be the plugin's runtime if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,7 +109,6 @@ pub struct Vm {
     /// Its number; never used again.
     pub id: i64,
     /// Its name.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: Name,
     /// Where it is.
     pub status: VmStatus,
@@ -126,7 +123,6 @@ pub struct Vm {
     /// The plugin's runtime.
     pub runtime: String,
     /// The plugin that it runs.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub plugin: Name,
     /// The version of the plugin that it runs.
     #[serde(default)]
@@ -173,7 +169,6 @@ pub struct Vm {
     pub restarts: Restarts,
     /// How the workload ended last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub last_exit: Option<WorkloadExit>,
     /// Processes that the guest's kernel ended for lack of memory since it booted.
     #[serde(default)]
@@ -192,7 +187,6 @@ pub struct Vm {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VmHealth {
     /// The verdict. `healthy` needs both the agent's word and that the host reaches the port.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub state: HealthState,
     /// Why not, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use crate::digest::Digest;
 
 /// Where a file of the plugin is, and what it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Artifact {
     /// `http(s)://`, `file://` or an absolute path; in a manifest file also a path relative to it.
     pub url: String,
@@ -20,6 +21,7 @@ pub struct Artifact {
 
 /// A root file system that is attached as a read-only disk, with a writable layer over it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rootfs {
     /// `http(s)://`, `file://` or an absolute path; in a manifest file also a path relative to it.
     pub url: String,
@@ -45,6 +47,7 @@ pub const MAX_WRITABLE_MB: u32 = 1024 * 1024;
 
 /// A file system that the guest's kernel mounts as its root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum RootfsFormat {
     /// EROFS, read-only and the default of `fledge build`.

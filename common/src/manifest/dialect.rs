@@ -18,6 +18,7 @@ use crate::name::Name;
 
 /// A manifest as somebody wrote it: all members optional, both dialects.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = ManifestInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(crate) struct Raw {
@@ -66,6 +67,7 @@ pub(crate) struct Raw {
 
 /// A file that the VM boots.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = ArtifactInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawArtifact {
@@ -83,6 +85,7 @@ struct RawArtifact {
 
 /// What a VM gets unless asked otherwise.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = ResourcesInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawResources {
@@ -94,6 +97,7 @@ struct RawResources {
 
 /// How readiness is found out; without it a VM is ready when its workload runs.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = HealthCheckInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawHealthCheck {
@@ -111,6 +115,7 @@ struct RawHealthCheck {
 
 /// How it is found out that the workload still does its work. One that does not is stopped, and counts as one that failed.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = LivenessInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawLiveness {
@@ -130,6 +135,7 @@ struct RawLiveness {
 
 /// What the workload offers on the network.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = NetworkInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(super) struct RawNetwork {
@@ -142,6 +148,7 @@ pub(super) struct RawNetwork {
 
 /// A port that the workload serves.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = ExposeInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(super) struct RawExpose {
@@ -156,6 +163,7 @@ pub(super) struct RawExpose {
 
 /// Devices of the host.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = DevicesInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(super) struct RawDevices {
@@ -165,6 +173,7 @@ pub(super) struct RawDevices {
 
 /// The process that the agent runs and keeps running.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = WorkloadInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RawWorkload {
@@ -194,6 +203,7 @@ struct RawWorkload {
 
 /// A list of words, or one word: the Go system's fledge wrote `entrypoint` as a string.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(serde::Serialize, utoipa::ToSchema), schema(as = WordsInput))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged, expecting = "a list of words or one word")]
 enum Words {

@@ -5,6 +5,8 @@
 
 mod artifact;
 mod dialect;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod source;
 mod stop_signal;
 #[cfg(test)]
@@ -21,6 +23,8 @@ pub use artifact::{
     Artifact, ArtifactKind, ArtifactRef, MAX_WRITABLE_MB, MIN_WRITABLE_MB, Rootfs, RootfsFormat,
 };
 pub(crate) use dialect::Raw as RawManifest;
+#[cfg(feature = "openapi")]
+pub use openapi::ManifestInput;
 pub use source::{InvalidSource, Source, resolve};
 pub use stop_signal::{InvalidStopSignal, StopSignal};
 pub use validate::{
@@ -53,6 +57,7 @@ pub const DEFAULT_FAILURE_THRESHOLD: u32 = 3;
 
 /// A plugin as its author describes it. Values of this type have passed every check: see [`Manifest::from_json`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(try_from = "dialect::Raw")]
 pub struct Manifest {
     /// The dialect's version, `1.0`.
@@ -100,6 +105,7 @@ pub struct Manifest {
 
 /// CPU and memory of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Resources {
     /// Number of vCPUs, at least 1.
     pub cpu_cores: u32,
@@ -109,6 +115,7 @@ pub struct Resources {
 
 /// A named HTTP call into the workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Action {
     /// For people.
@@ -125,6 +132,7 @@ pub struct Action {
 
 /// How readiness is found out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HealthCheck {
     /// The path below the workload's `base_url` that answers 2xx when it is healthy. Exactly one of this, `tcp_port` and `command` is there.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,6 +154,7 @@ pub struct HealthCheck {
 /// How it is found out, from the moment that the workload is ready, that it still does its work. One that does not is stopped, and counts as
 /// one that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Liveness {
     /// The path below the workload's `base_url` that answers 2xx. Exactly one of this, `tcp_port` and `command` is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,6 +175,7 @@ pub struct Liveness {
 
 /// What the workload offers on the network. Information: every port of a guest is reachable at its own address.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Network {
     /// The ports that it serves.
     #[serde(default)]
@@ -180,6 +190,7 @@ impl Network {
 
 /// A port that the workload serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Expose {
     /// From 1 to 65535.
     pub port: u16,
@@ -192,6 +203,7 @@ pub struct Expose {
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -213,6 +225,7 @@ impl Protocol {
 
 /// The process that kestrel runs and keeps running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Workload {
     /// `http` or `exec`.
     #[serde(rename = "type")]
@@ -307,6 +320,7 @@ pub struct BaseUrl {
 
 /// What a workload is to the agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum WorkloadKind {
     /// Serves HTTP at `base_url`.
@@ -318,6 +332,7 @@ pub enum WorkloadKind {
 
 /// What happens when the workload ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
@@ -351,6 +366,7 @@ impl RestartPolicy {
 
 /// The console's behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Console {
     /// Whether a key on the console starts a root shell, where the image has `/bin/sh`.

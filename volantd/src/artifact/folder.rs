@@ -77,6 +77,10 @@ impl Folder {
         }
     }
 
+    pub(super) fn has_signature(&self, digest: &Digest) -> bool {
+        signature::path_beside(&self.path_of(digest)).is_file()
+    }
+
     pub(super) fn list(&self) -> Result<Vec<Digest>, ArtifactError> {
         let mut digests = Vec::new();
         for entry in fs_err::read_dir(&self.path).map_err(|source| self.failed("look", source))? {

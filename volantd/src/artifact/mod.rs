@@ -137,6 +137,11 @@ impl ArtifactStore {
         self.folder.get(digest)
     }
 
+    /// Whether a signature of the artifact is kept; only such that a trusted key has made are.
+    pub fn is_signed(&self, digest: &Digest) -> bool {
+        self.folder.has_signature(digest)
+    }
+
     /// The digests of all stored artifacts, sorted.
     ///
     /// # Errors

@@ -1,14 +1,18 @@
 //! Reads a request's path, query and JSON body; what cannot be read is a problem document, not axum's plain text.
 
 use axum::body::Bytes;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
 use common::manifest::FieldProblem;
 use common::name::Name;
 use serde::de::DeserializeOwned;
 
+use super::admission::Place;
 use super::problem::HttpError;
+use crate::limits::Limits;
 
 /// A JSON body of type `T`; unknown members are ignored as in the Go system.
 #[derive(Debug)]
@@ -63,26 +67,65 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 
 /// The raw body, within the router's limit.
 pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, HttpError> {
-    Bytes::from_request(request, state)
-        .await
-        .map_err(|rejection| {
-            let status = rejection.status();
-            let code = if status == StatusCode::PAYLOAD_TOO_LARGE {
-                "too-large"
-            } else {
-                "invalid-request"
-            };
-            HttpError::plain(
-                status,
-                code,
-                "The body cannot be read, or is larger than the limit of 1 MiB",
-            )
-        })
+    check_media_type(request.headers())?;
+    let limits: Limits = request.extensions().get().copied().unwrap_or_default();
+    let read = tokio::time::timeout(limits.body_timeout, Bytes::from_request(request, state));
+    let read = read.await.map_err(|_| {
+        HttpError::plain(
+            StatusCode::REQUEST_TIMEOUT,
+            "request-timeout",
+            format!(
+                "The body did not arrive within {} s",
+                limits.body_timeout.as_secs()
+            ),
+        )
+    })?;
+    read.map_err(|rejection| {
+        let status = rejection.status();
+        let code = if status == StatusCode::PAYLOAD_TOO_LARGE {
+            "too-large"
+        } else {
+            "invalid-request"
+        };
+        HttpError::plain(
+            status,
+            code,
+            format!(
+                "The body cannot be read, or is larger than the limit of {} KiB",
+                limits.max_body_bytes / 1024
+            ),
+        )
+    })
+}
+
+/// Bodies are JSON. One that does not say what it is may be; a page's form is not.
+fn check_media_type(headers: &HeaderMap) -> Result<(), HttpError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let media = value.to_str().unwrap_or_default().to_ascii_lowercase();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    if media == "application/json"
+        || (media.starts_with("application/") && media.ends_with("+json"))
+    {
+        return Ok(());
+    }
+    let mut problem = HttpError::plain(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported-media-type",
+        "The body must be JSON",
+    );
+    problem.0.hints = vec!["Send it with `Content-Type: application/json`".to_owned()];
+    Err(problem)
 }
 
 /// The `{name}` in a path. A text that cannot be a name names nothing: 404.
-#[derive(Debug)]
-pub(super) struct NamePath(pub(super) Name);
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(names("name"), parameter_in = Path)]
+pub(super) struct NamePath(
+    /// The name of the VM or plugin.
+    pub(super) Name,
+);
 
 impl<S: Send + Sync> FromRequestParts<S> for NamePath {
     type Rejection = HttpError;
@@ -117,5 +160,43 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryOf<T> {
                 )
             })?;
         Ok(Self(query))
+    }
+}
+
+/// A request to speak `WebSocket` from here on. It keeps its place among the streams until it ends.
+pub(super) struct Upgrade {
+    upgrade: WebSocketUpgrade,
+    place: Option<Place>,
+}
+
+impl Upgrade {
+    /// Answers, and then serves the client, whose messages have at most so many bytes.
+    pub(super) fn serve<F, Fut>(self, max_message_bytes: usize, serve: F) -> Response
+    where
+        F: FnOnce(WebSocket) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let Self { upgrade, place } = self;
+        upgrade
+            .max_message_size(max_message_bytes)
+            .on_upgrade(async move |socket| {
+                serve(socket).await;
+                drop(place);
+            })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let upgrade = WebSocketUpgrade::from_request_parts(parts, state).await;
+        let place = parts.extensions.get().cloned();
+        upgrade
+            .map(|upgrade| Self { upgrade, place })
+            .map_err(|rejection| {
+                let detail = format!("This path speaks WebSocket only: {}", rejection.body_text());
+                HttpError::plain(rejection.status(), "invalid-request", detail)
+            })
     }
 }

@@ -7,8 +7,10 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
-use common::api::{ConfigHistoryEntry, ConfigPatch, Problem, RollbackConfig, VersionedConfig, Vm};
+use common::api::{ConfigHistoryEntry, ConfigPatch, RollbackConfig, VersionedConfig, Vm};
 use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body::{JsonBody, NamePath, OptionalJsonBody, QueryOf};
 use super::detached::to_its_end;
@@ -17,6 +19,14 @@ use crate::service::{Afterwards, Service};
 
 /// A version that no configuration has.
 const NO_VERSION: u64 = 0;
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::default()
+        .routes(routes!(show, patch))
+        .routes(routes!(history))
+        .routes(routes!(rollback))
+        .routes(routes!(upgrade))
+}
 
 /// Query of `GET …/config/history`.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -84,9 +94,9 @@ fn tagged(config: VersionedConfig) -> Tagged {
 }
 
 /// A VM's newest configuration
-#[utoipa::path(get, path = "/api/v1/vms/{name}/config", tag = "vms", params(("name" = String, Path, description = "The VM")), responses(
-    (status = 200, description = "The newest version; `ETag` is its number", body = VersionedConfig, headers(("ETag" = String))),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+#[utoipa::path(get, path = "/api/v1/vms/{name}/config", tag = "vms", operation_id = "get_vm_config", params(NamePath), responses(
+    (status = 200, description = "The newest version; `ETag` is its number", body = VersionedConfig, headers(("ETag" = String, description = "The version, in quotes"))),
+    (status = 404, description = "`vm-not-found`: no VM has this name"),
 ))]
 pub(super) async fn show(
     State(service): State<Arc<Service>>,
@@ -96,10 +106,10 @@ pub(super) async fn show(
 }
 
 /// The kept versions of a VM's configuration, newest first
-#[utoipa::path(get, path = "/api/v1/vms/{name}/config/history", tag = "vms", params(("name" = String, Path, description = "The VM"), HistoryQuery), responses(
+#[utoipa::path(get, path = "/api/v1/vms/{name}/config/history", tag = "vms", operation_id = "list_vm_configs", params(NamePath, HistoryQuery), responses(
     (status = 200, description = "At most 50 and the one that runs", body = Vec<ConfigHistoryEntry>),
-    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "`invalid-request`: the query is not valid"),
+    (status = 404, description = "`vm-not-found`: no VM has this name"),
 ))]
 pub(super) async fn history(
     State(service): State<Arc<Service>>,
@@ -110,17 +120,17 @@ pub(super) async fn history(
 }
 
 /// Change a VM's configuration
-#[utoipa::path(patch, path = "/api/v1/vms/{name}/config", tag = "vms", request_body = ConfigPatch,
-    params(("name" = String, Path, description = "The VM"), ChangeQuery, ("If-Match" = Option<String>, Header, description = "The version that this changes")),
+#[utoipa::path(patch, path = "/api/v1/vms/{name}/config", tag = "vms", operation_id = "change_vm_config", request_body = ConfigPatch,
+    params(NamePath, ChangeQuery, ("If-Match" = Option<String>, Header, description = "The version that this changes")),
     responses(
-    (status = 200, description = "The new version", body = VersionedConfig, headers(("ETag" = String))),
-    (status = 400, description = "The body or query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "The VM is being deleted", body = Problem, content_type = "application/problem+json"),
-    (status = 412, description = "There is a newer version", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "The configuration cannot be", body = Problem, content_type = "application/problem+json"),
-    (status = 501, description = "It asks for something that is not built yet", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "An artifact cannot be fetched", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The new version", body = VersionedConfig, headers(("ETag" = String, description = "The version, in quotes"))),
+    (status = 400, description = "`invalid-request`: the body or query is not valid"),
+    (status = 404, description = "`vm-not-found`: no VM has this name"),
+    (status = 409, description = "`wrong-phase`: the VM is being deleted"),
+    (status = 412, description = "`version-mismatch`: there is a newer version"),
+    (status = 422, description = "`invalid-request`, `checksum-mismatch`, `bad-signature`: the configuration cannot be"),
+    (status = 501, description = "`not-implemented`: it asks for something that is not built yet"),
+    (status = 503, description = "`unavailable`: an artifact cannot be fetched"),
 ))]
 pub(super) async fn patch(
     State(service): State<Arc<Service>>,
@@ -139,15 +149,15 @@ pub(super) async fn patch(
 }
 
 /// Make an old version of a VM's configuration the newest one again
-#[utoipa::path(post, path = "/api/v1/vms/{name}/config/rollback", tag = "vms", request_body = RollbackConfig,
-    params(("name" = String, Path, description = "The VM"), ChangeQuery, ("If-Match" = Option<String>, Header, description = "The version that this replaces")),
+#[utoipa::path(post, path = "/api/v1/vms/{name}/config/rollback", tag = "vms", operation_id = "roll_vm_config_back", request_body = RollbackConfig,
+    params(NamePath, ChangeQuery, ("If-Match" = Option<String>, Header, description = "The version that this replaces")),
     responses(
-    (status = 200, description = "The new version", body = VersionedConfig, headers(("ETag" = String))),
-    (status = 400, description = "The body or query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such VM, or the version is not kept", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "The VM is being deleted", body = Problem, content_type = "application/problem+json"),
-    (status = 412, description = "There is a newer version", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "The configuration cannot be on this host any more", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The new version", body = VersionedConfig, headers(("ETag" = String, description = "The version, in quotes"))),
+    (status = 400, description = "`invalid-request`: the body or query is not valid"),
+    (status = 404, description = "`vm-not-found`, `config-version-not-found`: there is no such VM, or the version is not kept"),
+    (status = 409, description = "`wrong-phase`: the VM is being deleted"),
+    (status = 412, description = "`version-mismatch`: there is a newer version"),
+    (status = 422, description = "`invalid-request`: the configuration cannot be on this host any more"),
 ))]
 pub(super) async fn rollback(
     State(service): State<Arc<Service>>,
@@ -166,12 +176,12 @@ pub(super) async fn rollback(
 }
 
 /// Move a VM to the present version of its plugin
-#[utoipa::path(post, path = "/api/v1/vms/{name}/upgrade", tag = "vms", request_body = Option<common::api::UpgradeVm>,
-    params(("name" = String, Path, description = "The VM")), responses(
+#[utoipa::path(post, path = "/api/v1/vms/{name}/upgrade", tag = "vms", operation_id = "upgrade_vm", request_body = Option<common::api::UpgradeVm>,
+    params(NamePath), responses(
     (status = 200, description = "The VM, which restarts if it was up", body = Vm),
-    (status = 404, description = "No such VM or plugin", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "The plugin is switched off, or the VM is being deleted", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "The plugin has another version, or the VM cannot have it", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "`vm-not-found`, `plugin-not-found`: there is no such VM or plugin"),
+    (status = 409, description = "`plugin-disabled`, `wrong-phase`: the plugin is switched off, or the VM goes"),
+    (status = 422, description = "`invalid-request`: the plugin has another version, or the VM cannot have it"),
 ))]
 pub(super) async fn upgrade(
     State(service): State<Arc<Service>>,

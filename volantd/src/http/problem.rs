@@ -20,6 +20,11 @@ pub(super) const fn status_and_code(kind: ErrorKind) -> (StatusCode, &'static st
         ErrorKind::WaitTimeout => (StatusCode::GATEWAY_TIMEOUT, "wait-timeout"),
         ErrorKind::VmNotFound => (StatusCode::NOT_FOUND, "vm-not-found"),
         ErrorKind::PluginNotFound => (StatusCode::NOT_FOUND, "plugin-not-found"),
+        ErrorKind::ArtifactNotFound => (StatusCode::NOT_FOUND, "artifact-not-found"),
+        ErrorKind::ArtifactInUse => (StatusCode::CONFLICT, "artifact-in-use"),
+        ErrorKind::IdempotencyMismatch => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-mismatch")
+        }
         ErrorKind::VmExists => (StatusCode::CONFLICT, "vm-exists"),
         ErrorKind::PluginDisabled => (StatusCode::CONFLICT, "plugin-disabled"),
         ErrorKind::WrongPhase => (StatusCode::CONFLICT, "wrong-phase"),
@@ -88,6 +93,8 @@ impl IntoResponse for HttpError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use common::exit_code::ExitCode;
 
     use super::*;
@@ -102,6 +109,9 @@ mod tests {
             (ErrorKind::WaitTimeout, 504, ExitCode::Timeout),
             (ErrorKind::VmNotFound, 404, ExitCode::NotFound),
             (ErrorKind::PluginNotFound, 404, ExitCode::NotFound),
+            (ErrorKind::ArtifactNotFound, 404, ExitCode::NotFound),
+            (ErrorKind::ArtifactInUse, 409, ExitCode::Conflict),
+            (ErrorKind::IdempotencyMismatch, 422, ExitCode::Invalid),
             (ErrorKind::VmExists, 409, ExitCode::Conflict),
             (ErrorKind::PluginDisabled, 409, ExitCode::Conflict),
             (ErrorKind::WrongPhase, 409, ExitCode::Conflict),
@@ -125,5 +135,88 @@ mod tests {
             .caused(cause)
             .into();
         assert!(!problem.detail.contains("secret") && !problem.detail.contains("database"));
+    }
+
+    /// What stands in quotes behind a status in the sources of this layer.
+    fn codes_in_sources() -> BTreeSet<String> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+        let mut codes = BTreeSet::new();
+        for entry in fs_err::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
+            let text = fs_err::read_to_string(path).unwrap();
+            for pair in text.split("StatusCode::").skip(1) {
+                let mut parts = pair.split('"');
+                let (status, code) = (parts.next().unwrap(), parts.next().unwrap_or_default());
+                let is_status =
+                    |c: char| c.is_ascii_uppercase() || c == '_' || c == ',' || c.is_whitespace();
+                let is_code = |c: char| c.is_ascii_lowercase() || c == '-';
+                if status.chars().all(is_status) && code.chars().all(is_code) {
+                    codes.insert(code.to_owned());
+                }
+            }
+        }
+        codes
+    }
+
+    #[test]
+    fn every_code_is_explained() {
+        let explained = include_str!("../../../docs/errors.md");
+        let codes = codes_in_sources();
+        for known in [
+            "unauthorized",
+            "too-many-requests",
+            "vm-not-found",
+            "internal",
+        ] {
+            assert!(
+                codes.contains(known),
+                "{known} is not found in the sources: {codes:?}"
+            );
+        }
+        for code in codes {
+            assert!(
+                explained.contains(&format!("\n## {code}\n")),
+                "docs/errors.md does not explain `{code}`"
+            );
+            assert!(
+                explained.contains(&format!("`{code}`")),
+                "docs/errors.md gives no exit code for `{code}`"
+            );
+        }
+    }
+
+    #[test]
+    fn every_code_of_the_description_is_explained() {
+        let explained = include_str!("../../../docs/errors.md");
+        let document: serde_json::Value = serde_json::from_str(&super::super::document()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let operations = paths
+            .values()
+            .flat_map(|item| item.as_object().unwrap().values());
+        let mut found = 0;
+        for operation in operations {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                if !status.starts_with(['4', '5']) {
+                    continue;
+                }
+                // The codes are what stands in backticks before the colons.
+                let description = response["description"].as_str().unwrap();
+                let codes = description
+                    .split("; ")
+                    .filter_map(|part| part.split_once(": "));
+                for code in codes.flat_map(|(codes, _)| codes.split(", ")) {
+                    let code = code.trim_matches('`');
+                    found += 1;
+                    assert!(
+                        explained.contains(&format!("\n## {code}\n")),
+                        "docs/errors.md does not explain `{code}`, which {status} has: {description}"
+                    );
+                }
+            }
+        }
+        assert!(found > 100, "{found}");
     }
 }

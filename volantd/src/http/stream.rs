@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::body::{NamePath, QueryOf};
+use super::body::{NamePath, QueryOf, Upgrade};
 use super::problem::HttpError;
 use crate::console::{Chunk, Console, InputError, Watch};
 use crate::service::{ErrorKind, Service, ServiceError};
@@ -24,7 +26,8 @@ const MAX_INPUT_BYTES: usize = 16 * 1024;
 const LAGGED: &[u8] = b"\r\n[some output was skipped]\r\n";
 
 /// Query of the log route.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct LogQuery {
     /// Keep the answer open for what comes.
     #[serde(default)]
@@ -33,7 +36,25 @@ pub(super) struct LogQuery {
     tail: Option<usize>,
 }
 
-pub(super) async fn logs(
+pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::default()
+        .routes(routes!(logs))
+        .routes(routes!(console))
+}
+
+/// Shows what a VM wrote on its serial console
+#[utoipa::path(
+    get,
+    path = "/api/v1/vms/{name}/logs",
+    tag = "vms",
+    operation_id = "get_vm_logs",
+    params(NamePath, LogQuery),
+    responses(
+        (status = 200, description = "The bytes, as the guest wrote them", body = String, content_type = "text/plain"),
+        (status = 404, description = "`vm-not-found`: no VM has this name"),
+    )
+)]
+async fn logs(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
     QueryOf(query): QueryOf<LogQuery>,
@@ -81,15 +102,29 @@ async fn next_output(after: &mut Receiver<Chunk>) -> Option<Bytes> {
     }
 }
 
-pub(super) async fn console(
+/// Connects to a VM's serial console (WebSocket)
+#[utoipa::path(
+    get,
+    path = "/ws/v1/vms/{name}/console",
+    tag = "vms",
+    operation_id = "open_vm_console",
+    params(NamePath),
+    responses(
+        (status = 101, description = "Binary messages carry what the guest writes; any message is typed"),
+        (status = 404, description = "`vm-not-found`: no VM has this name"),
+        (status = 409, description = "`wrong-phase`: its state does not allow this"),
+        (status = 426, description = "`invalid-request`: the connection cannot be upgraded"),
+    )
+)]
+async fn console(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
-    upgrade: WebSocketUpgrade,
+    upgrade: Upgrade,
 ) -> Result<Response, HttpError> {
     let console = service.running_console(&name)?;
-    Ok(upgrade
-        .max_message_size(MAX_INPUT_BYTES)
-        .on_upgrade(async move |socket| serve_console(socket, console).await))
+    Ok(upgrade.serve(MAX_INPUT_BYTES, async move |socket| {
+        serve_console(socket, console).await;
+    }))
 }
 
 async fn serve_console(mut socket: WebSocket, console: Arc<Console>) {

@@ -8,16 +8,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use common::api::{
-    CreateVm, MAX_LONG_POLL_MS, Problem, TOTAL_COUNT_HEADER, Vm, WaitGoal, WaitLimit,
-};
+use common::api::{CreateVm, MAX_LONG_POLL_MS, TOTAL_COUNT_HEADER, Vm, WaitGoal, WaitLimit};
 use common::manifest::MAX_WAIT_MS;
 use serde::Deserialize;
 use tokio::time::timeout;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body::{JsonBody, NamePath, QueryOf};
 use super::detached::to_its_end;
 use super::problem::HttpError;
+use super::vm_list::{VmFilterQuery, VmListParams};
 use crate::service::{ErrorKind, Service, ServiceError};
 
 /// Query of `GET /api/v1/vms/{name}`.
@@ -83,33 +84,54 @@ impl GraceQuery {
     }
 }
 
-pub(super) async fn list(
+pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::default()
+        .routes(routes!(list, create))
+        .routes(routes!(show, delete))
+        .routes(routes!(start))
+        .routes(routes!(stop))
+        .routes(routes!(restart))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+}
+
+/// Lists the VMs
+#[utoipa::path(
+    get,
+    path = "/api/v1/vms",
+    tag = "vms",
+    operation_id = "list_vms",
+    params(VmListParams),
+    responses((
+        status = 200,
+        description = "A page of VMs",
+        body = Vec<Vm>,
+        headers(("x-total-count" = u64, description = "Number of VMs on all pages")),
+    ))
+)]
+async fn list(
     State(service): State<Arc<Service>>,
+    VmFilterQuery(filter): VmFilterQuery,
 ) -> ([(HeaderName, String); 1], Json<Vec<Vm>>) {
-    let vms = service.list_vms();
-    (
-        [(
-            HeaderName::from_static(TOTAL_COUNT_HEADER),
-            vms.len().to_string(),
-        )],
-        Json(vms),
-    )
+    let (vms, total) = filter.page(service.list_vms());
+    let count = HeaderName::from_static(TOTAL_COUNT_HEADER);
+    ([(count, total.to_string())], Json(vms))
 }
 
 /// Create a VM and start it
-#[utoipa::path(post, path = "/api/v1/vms", tag = "vms", params(WaitQuery), request_body = CreateVm, responses(
+#[utoipa::path(post, path = "/api/v1/vms", tag = "vms", operation_id = "create_vm", params(("Idempotency-Key" = Option<String>, Header, description = "Names the request: one with the same key and body gets the same answer, and nothing is done twice"), WaitQuery), request_body = CreateVm, responses(
     (status = 201, description = "The VM", body = Vm),
     (status = 204, description = "It is gone, as it was waited for"),
-    (status = 400, description = "The body or query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such plugin", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "The name is taken, the plugin is switched off, or the VM does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "The VM cannot be", body = Problem, content_type = "application/problem+json"),
-    (status = 501, description = "It asks for something that is not built yet", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "No VM can be launched on this host", body = Problem, content_type = "application/problem+json"),
-    (status = 504, description = "It is not where it was waited for; what was asked for goes on", body = Problem, content_type = "application/problem+json"),
-    (status = 507, description = "No address is left", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "`invalid-request`: the body or query is not valid"),
+    (status = 404, description = "`plugin-not-found`: no such plugin"),
+    (status = 409, description = "`vm-exists`, `plugin-disabled`, `wrong-phase`: the name is taken, the plugin is switched off, or the VM does not come where it was waited for"),
+    (status = 422, description = "`invalid-request`, `idempotency-mismatch`, `checksum-mismatch`, `bad-signature`: the VM cannot be"),
+    (status = 501, description = "`not-implemented`: it asks for something that is not built yet"),
+    (status = 503, description = "`unavailable`: no VM can be launched on this host"),
+    (status = 504, description = "`wait-timeout`: it is not where it was waited for; what was asked for goes on"),
+    (status = 507, description = "`no-capacity`: no address is left"),
 ))]
-pub(super) async fn create(
+async fn create(
     State(service): State<Arc<Service>>,
     QueryOf(wait): QueryOf<WaitQuery>,
     JsonBody(request): JsonBody<CreateVm>,
@@ -123,15 +145,15 @@ pub(super) async fn create(
 }
 
 /// A VM, now or once it changes
-#[utoipa::path(get, path = "/api/v1/vms/{name}", tag = "vms", params(("name" = String, Path, description = "The VM"), ShowQuery), responses(
+#[utoipa::path(get, path = "/api/v1/vms/{name}", tag = "vms", operation_id = "get_vm", params(NamePath, ShowQuery), responses(
     (status = 200, description = "The VM", body = Vm),
     (status = 204, description = "It is gone, as it was waited for"),
-    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
-    (status = 504, description = "It is not where it was waited for", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "`invalid-request`: the query is not valid"),
+    (status = 404, description = "`vm-not-found`: no such VM"),
+    (status = 409, description = "`wrong-phase`: it does not come where it was waited for"),
+    (status = 504, description = "`wait-timeout`: it is not where it was waited for"),
 ))]
-pub(super) async fn show(
+async fn show(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
     QueryOf(query): QueryOf<ShowQuery>,
@@ -157,16 +179,16 @@ pub(super) async fn show(
 }
 
 /// Start a VM, or resume it
-#[utoipa::path(post, path = "/api/v1/vms/{name}/start", tag = "vms", params(("name" = String, Path, description = "The VM"), WaitQuery), responses(
+#[utoipa::path(post, path = "/api/v1/vms/{name}/start", tag = "vms", operation_id = "start_vm", params(NamePath, WaitQuery), responses(
     (status = 200, description = "The VM", body = Vm),
     (status = 204, description = "It is gone, as it was waited for"),
-    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It is being deleted, or does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "No VM can be launched on this host", body = Problem, content_type = "application/problem+json"),
-    (status = 504, description = "It is not where it was waited for; what was asked for goes on", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "`invalid-request`: the query is not valid"),
+    (status = 404, description = "`vm-not-found`: no such VM"),
+    (status = 409, description = "`wrong-phase`: it is being deleted, or does not come where it was waited for"),
+    (status = 503, description = "`unavailable`: no VM can be launched on this host"),
+    (status = 504, description = "`wait-timeout`: it is not where it was waited for; what was asked for goes on"),
 ))]
-pub(super) async fn start(
+async fn start(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
     QueryOf(wait): QueryOf<WaitQuery>,
@@ -176,16 +198,16 @@ pub(super) async fn start(
 }
 
 /// Stop a VM
-#[utoipa::path(post, path = "/api/v1/vms/{name}/stop", tag = "vms", params(("name" = String, Path, description = "The VM"), GraceQuery, WaitQuery), responses(
+#[utoipa::path(post, path = "/api/v1/vms/{name}/stop", tag = "vms", operation_id = "stop_vm", params(NamePath, GraceQuery, WaitQuery), responses(
     (status = 200, description = "The VM", body = Vm),
     (status = 204, description = "It is gone, as it was waited for"),
-    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It is being deleted, or does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "The grace is too long", body = Problem, content_type = "application/problem+json"),
-    (status = 504, description = "It is not where it was waited for; what was asked for goes on", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "`invalid-request`: the query is not valid"),
+    (status = 404, description = "`vm-not-found`: no such VM"),
+    (status = 409, description = "`wrong-phase`: it is being deleted, or does not come where it was waited for"),
+    (status = 422, description = "`invalid-request`: the grace is too long"),
+    (status = 504, description = "`wait-timeout`: it is not where it was waited for; what was asked for goes on"),
 ))]
-pub(super) async fn stop(
+async fn stop(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
     QueryOf(query): QueryOf<GraceQuery>,
@@ -196,17 +218,17 @@ pub(super) async fn stop(
 }
 
 /// Stop a VM and start it again
-#[utoipa::path(post, path = "/api/v1/vms/{name}/restart", tag = "vms", params(("name" = String, Path, description = "The VM"), GraceQuery, WaitQuery), responses(
+#[utoipa::path(post, path = "/api/v1/vms/{name}/restart", tag = "vms", operation_id = "restart_vm", params(NamePath, GraceQuery, WaitQuery), responses(
     (status = 200, description = "The VM", body = Vm),
     (status = 204, description = "It is gone, as it was waited for"),
-    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It is being deleted, or does not come where it was waited for", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "The grace is too long", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "No VM can be launched on this host", body = Problem, content_type = "application/problem+json"),
-    (status = 504, description = "It is not where it was waited for; what was asked for goes on", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "`invalid-request`: the query is not valid"),
+    (status = 404, description = "`vm-not-found`: no such VM"),
+    (status = 409, description = "`wrong-phase`: it is being deleted, or does not come where it was waited for"),
+    (status = 422, description = "`invalid-request`: the grace is too long"),
+    (status = 503, description = "`unavailable`: no VM can be launched on this host"),
+    (status = 504, description = "`wait-timeout`: it is not where it was waited for; what was asked for goes on"),
 ))]
-pub(super) async fn restart(
+async fn restart(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
     QueryOf(query): QueryOf<GraceQuery>,
@@ -217,13 +239,13 @@ pub(super) async fn restart(
 }
 
 /// Make the CPUs of a VM stand still
-#[utoipa::path(post, path = "/api/v1/vms/{name}/pause", tag = "vms", params(("name" = String, Path, description = "The VM")), responses(
+#[utoipa::path(post, path = "/api/v1/vms/{name}/pause", tag = "vms", operation_id = "pause_vm", params(NamePath), responses(
     (status = 200, description = "The VM, paused", body = Vm),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It does not run", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "Its VMM refuses", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "`vm-not-found`: no such VM"),
+    (status = 409, description = "`wrong-phase`: it does not run"),
+    (status = 503, description = "`unavailable`: its VMM refuses"),
 ))]
-pub(super) async fn pause(
+async fn pause(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
 ) -> Result<Json<Vm>, HttpError> {
@@ -231,13 +253,13 @@ pub(super) async fn pause(
 }
 
 /// Make the CPUs of a paused VM go on
-#[utoipa::path(post, path = "/api/v1/vms/{name}/resume", tag = "vms", params(("name" = String, Path, description = "The VM")), responses(
+#[utoipa::path(post, path = "/api/v1/vms/{name}/resume", tag = "vms", operation_id = "resume_vm", params(NamePath), responses(
     (status = 200, description = "The VM, running", body = Vm),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It is not up", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "Its VMM refuses", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "`vm-not-found`: no such VM"),
+    (status = 409, description = "`wrong-phase`: it is not up"),
+    (status = 503, description = "`unavailable`: its VMM refuses"),
 ))]
-pub(super) async fn resume(
+async fn resume(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
 ) -> Result<Json<Vm>, HttpError> {
@@ -245,14 +267,14 @@ pub(super) async fn resume(
 }
 
 /// Delete a VM
-#[utoipa::path(delete, path = "/api/v1/vms/{name}", tag = "vms", params(("name" = String, Path, description = "The VM"), WaitQuery), responses(
+#[utoipa::path(delete, path = "/api/v1/vms/{name}", tag = "vms", operation_id = "delete_vm", params(NamePath, WaitQuery), responses(
     (status = 204, description = "Nothing of it is left"),
-    (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "No such VM", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "Something of it resists, and is tried again", body = Problem, content_type = "application/problem+json"),
-    (status = 504, description = "It is not gone after `timeout`, and goes on being removed", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "`invalid-request`: the query is not valid"),
+    (status = 404, description = "`vm-not-found`: no such VM"),
+    (status = 503, description = "`unavailable`: something of it resists, and is tried again"),
+    (status = 504, description = "It is not gone after `timeout`, and goes on being removed"),
 ))]
-pub(super) async fn delete(
+async fn delete(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
     QueryOf(wait): QueryOf<WaitQuery>,

@@ -24,6 +24,12 @@ pub enum ErrorKind {
     VmNotFound,
     /// No such plugin.
     PluginNotFound,
+    /// No such artifact.
+    ArtifactNotFound,
+    /// Somebody needs the artifact.
+    ArtifactInUse,
+    /// The same idempotency key came with another request before.
+    IdempotencyMismatch,
     /// The name is taken.
     VmExists,
     /// The plugin is switched off.

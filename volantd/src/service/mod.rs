@@ -1,12 +1,18 @@
 //! What the daemon can do, without HTTP: plugins and VMs, and the errors of both. The front ends translate.
 
+mod answers;
+mod artifacts;
 mod configs;
 mod error;
+mod host_use;
 mod plugins;
+mod system;
 mod versions;
+mod vm_list;
 mod vms;
 mod wait;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::api::SystemInfo;
@@ -15,11 +21,14 @@ use crate::artifact::ArtifactStore;
 use crate::console::Consoles;
 use crate::machine::Registry;
 use crate::media::MediaStore;
+pub use crate::store::KeptAnswer;
 use crate::store::Store;
 use versions::PluginVersions;
 
+pub use artifacts::Prune;
 pub use configs::Afterwards;
 pub use error::{ErrorKind, ServiceError};
+pub use vm_list::{Order, SortKey, VmFilter};
 
 /// What the host has to give to VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +55,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// Their consoles.
     pub consoles: Arc<Consoles>,
+    /// Database, artifacts, media and VM folders are here.
+    pub state_dir: PathBuf,
     /// What VMs may have.
     pub capacity: HostCapacity,
     /// Facts about the daemon.
@@ -58,6 +69,8 @@ pub struct Service {
     /// One install at a time for each daemon: two of one plugin must not interleave.
     installing: tokio::sync::Mutex<()>,
     versions: PluginVersions,
+    host_use: host_use::HostUse,
+    keys: answers::Keys,
 }
 
 impl std::fmt::Debug for Service {
@@ -75,6 +88,8 @@ impl Service {
             parts,
             installing: tokio::sync::Mutex::new(()),
             versions: PluginVersions::default(),
+            host_use: host_use::HostUse::default(),
+            keys: answers::Keys::default(),
         }
     }
 

@@ -1,10 +1,8 @@
 //! Plugins: installed from a manifest, with the artifact that it names stored and checked first.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use common::api::{ArtifactInfo, InstalledPlugin};
-use common::digest::Digest;
+use common::api::InstalledPlugin;
 use common::error_chain::Chain;
 use common::manifest::{Manifest, Source};
 use common::name::Name;
@@ -78,6 +76,15 @@ impl Service {
             .collect())
     }
 
+    /// All plugins, by name.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn installed_plugins(&self) -> Result<Vec<InstalledPlugin>, ServiceError> {
+        let plugins = self.parts.store.plugins().await?;
+        Ok(plugins.iter().map(PluginRecord::installed).collect())
+    }
+
     /// A plugin's manifest; `enabled` is as it was set last.
     ///
     /// # Errors
@@ -88,14 +95,6 @@ impl Service {
             enabled: plugin.enabled,
             ..plugin.manifest
         })
-    }
-
-    /// The artifacts of a plugin.
-    ///
-    /// # Errors
-    /// As [`Service::plugin`].
-    pub async fn plugin_artifacts(&self, name: &Name) -> Result<Vec<ArtifactInfo>, ServiceError> {
-        Ok(vec![self.find_plugin(name).await?.artifact_info()])
     }
 
     /// Sets whether VMs can be created from a plugin.
@@ -127,44 +126,6 @@ impl Service {
         self.learn_plugins().await?;
         self.collect_artifacts().await;
         tracing::info!(plugin = %name, "plugin removed");
-        Ok(())
-    }
-
-    /// Removes the files of artifacts that no plugin and no VM needs. What resists is tried again the next time.
-    pub async fn collect_artifacts(&self) {
-        // An artifact that is being installed is in the store before its plugin is recorded. An install collects at its own end.
-        if let Ok(_none_installs) = self.installing.try_lock() {
-            self.collect_unused().await;
-        }
-    }
-
-    async fn collect_unused(&self) {
-        if let Err(error) = self.try_collect_unused().await {
-            tracing::warn!(error = %Chain(&error), "unused artifacts not removed");
-        }
-    }
-
-    async fn try_collect_unused(&self) -> Result<(), ServiceError> {
-        self.parts.store.forget_unused_artifacts().await?;
-        let recorded = self.parts.store.artifacts().await?;
-        let recorded: HashSet<Digest> = recorded
-            .into_iter()
-            .map(|artifact| artifact.digest)
-            .collect();
-        // Also files that were never recorded: their install was interrupted.
-        for digest in self.parts.artifacts.list()? {
-            if !recorded.contains(&digest) {
-                self.parts.artifacts.remove(&digest)?;
-                tracing::info!(%digest, "unused artifact removed");
-            }
-        }
-        let failed = |error| {
-            ServiceError::new(ErrorKind::Internal, "Boot media cannot be removed").caused(error)
-        };
-        self.parts
-            .media
-            .collect_garbage(&recorded)
-            .map_err(failed)?;
         Ok(())
     }
 

@@ -1,10 +1,9 @@
 //! VMs: what a request asks for is checked against plugin and host, then it is the machine's.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::api::{ConfigApi, CreateVm, SystemSummary, Vm, VmConfig, VmStatus};
+use common::api::{ConfigApi, CreateVm, Vm, VmConfig, VmStatus};
 use common::name::Name;
 
 use super::configs::refuse_other_plugin;
@@ -185,28 +184,6 @@ impl Service {
             Err(ServiceError::new(ErrorKind::WrongPhase, message)
                 .hint(format!("`volar vms logs {name}` shows what it wrote, `volar vms start {name}` starts it")))
         }
-    }
-
-    /// How much of everything there is.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn summary(&self) -> Result<SystemSummary, ServiceError> {
-        let vms = self.list_vms();
-        let plugins = self.parts.store.plugins().await?;
-        let count = |key: &dyn Fn(&Vm) -> String| {
-            vms.iter().fold(BTreeMap::new(), |mut counts, vm| {
-                *counts.entry(key(vm)).or_insert(0) += 1;
-                counts
-            })
-        };
-        Ok(SystemSummary {
-            total_vms: vms.len(),
-            by_status: count(&|vm| vm.status.as_str().to_owned()),
-            by_runtime: count(&|vm| vm.runtime.clone()),
-            total_plugins: plugins.len(),
-            enabled_plugins: plugins.iter().filter(|plugin| plugin.enabled).count(),
-        })
     }
 }
 

@@ -3,6 +3,8 @@
 //! One connection behind a lock, used on blocking threads: SQLite has one writer anyway, and nothing here takes longer than a disk's
 //! answer. No lock is held over an await. What plugins and VMs mean is not known here.
 
+mod answers;
+mod artifacts;
 mod configs;
 mod migrations;
 mod plugins;
@@ -23,6 +25,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::machine::record::Durability;
 
+pub use answers::{ANSWER_AGE, KeptAnswer, MAX_ANSWERS};
+pub use artifacts::{AddedArtifact, KeptArtifact};
 pub use configs::StoredConfig;
 pub use plugins::{ArtifactRecord, PluginRecord};
 

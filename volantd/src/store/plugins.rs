@@ -9,6 +9,7 @@ use common::name::Name;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
+use super::artifacts::USES;
 use super::{Failed, Store, StoreError, parsed};
 
 /// A file in the artifact store.
@@ -214,8 +215,8 @@ impl Store {
     /// If the database fails, or a digest cannot be read.
     pub async fn artifacts_in_use(&self) -> Result<BTreeSet<Digest>, StoreError> {
         self.run("list the artifacts in use", |transaction| {
-            let mut statement = transaction
-                .prepare("SELECT artifact FROM plugins UNION SELECT artifact FROM vm_configs")?;
+            let mut statement =
+                transaction.prepare(&format!("SELECT DISTINCT artifact FROM ({USES})"))?;
             let rows = statement
                 .query_map([], |row| row.get::<_, String>(0))?
                 .collect::<Result<Vec<_>, _>>()?;
@@ -233,10 +234,9 @@ impl Store {
     /// If the database fails, or a digest cannot be read.
     pub async fn forget_unused_artifacts(&self) -> Result<Vec<Digest>, StoreError> {
         self.run("forget unused artifacts", |transaction| {
-            let mut statement = transaction.prepare(
-                "DELETE FROM artifacts WHERE digest NOT IN (SELECT artifact FROM plugins UNION SELECT artifact FROM vm_configs)
-                 RETURNING digest",
-            )?;
+            let mut statement = transaction.prepare(&format!(
+                "DELETE FROM artifacts WHERE digest NOT IN (SELECT artifact FROM ({USES})) RETURNING digest"
+            ))?;
             let rows = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
             let read = rows.iter().map(|digest| parsed(digest, "digest", digest.parse()));
             read.collect::<Result<_, _>>().map_err(Failed::Value)
@@ -245,7 +245,7 @@ impl Store {
     }
 }
 
-fn insert_artifact(
+pub(super) fn insert_artifact(
     transaction: &Transaction<'_>,
     artifact: ArtifactRecord,
     now: &str,

@@ -15,7 +15,10 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::migrations::run_these;
-use super::{ArtifactRecord, PluginRecord, Store, StoreError};
+use super::{
+    ANSWER_AGE, ArtifactRecord, KeptAnswer, KeptArtifact, MAX_ANSWERS, PluginRecord, Store,
+    StoreError,
+};
 use crate::machine::Pool;
 use crate::machine::plan::Step;
 use crate::machine::ports::{Accelerator, InstanceRecord, VmmKind};
@@ -522,4 +525,112 @@ async fn vms_of_the_first_format_get_their_first_configuration() {
     assert_eq!(down.progress.launched_version, None);
     let next = store.insert(draft("new", b"a")).await.unwrap();
     assert_eq!(next.id, 41, "numbers of VMs that are gone stay used");
+}
+
+fn kept(plugin: &str, version: &str, content: &[u8]) -> KeptArtifact {
+    KeptArtifact {
+        id: 0,
+        plugin: name(plugin),
+        version: version.to_owned(),
+        name: "boot".to_owned(),
+        kind: "initramfs".to_owned(),
+        artifact: ArtifactRecord {
+            digest: Digest::of(content),
+            size_bytes: 7,
+        },
+        pinned: true,
+        source_url: "/a.gz".to_owned(),
+        format: String::new(),
+        created_at: at(3),
+        updated_at: at(3),
+    }
+}
+
+#[tokio::test]
+async fn whoever_needs_an_artifact_is_known_and_keeps_it() {
+    let (_dir, store) = store();
+    store.install_plugin(plugin("hello", b"a")).await.unwrap();
+    store.insert(draft("web", b"a")).await.unwrap();
+    for version in ["1", "2"] {
+        store
+            .keep_artifact(kept("later", version, b"k"))
+            .await
+            .unwrap();
+    }
+    let users = store.artifact_users().await.unwrap();
+    let of = |content: &[u8]| users[&Digest::of(content)].clone();
+    assert_eq!(of(b"a").plugins, [name("hello")]);
+    assert_eq!(of(b"a").vms, [name("web")]);
+    assert_eq!(of(b"k").plugins, [name("later")], "once, for all versions");
+    for content in [b"a", b"k"] {
+        assert!(!store.forget_artifact(&Digest::of(content)).await.unwrap());
+    }
+    assert!(store.forget_unused_artifacts().await.unwrap().is_empty());
+
+    let later = name("later");
+    assert_eq!(store.drop_artifacts(&later, Some("1")).await.unwrap(), 1);
+    assert!(!store.forget_artifact(&Digest::of(b"k")).await.unwrap());
+    assert_eq!(store.drop_artifacts(&later, None).await.unwrap(), 1);
+    assert!(store.forget_artifact(&Digest::of(b"k")).await.unwrap());
+    assert!(
+        !store.forget_artifact(&Digest::of(b"k")).await.unwrap(),
+        "gone"
+    );
+}
+
+#[tokio::test]
+async fn an_artifact_of_a_version_and_name_is_replaced() {
+    let (_dir, store) = store();
+    store.keep_artifact(kept("hello", "1", b"a")).await.unwrap();
+    let newer = KeptArtifact {
+        updated_at: at(9),
+        ..kept("hello", "1", b"b")
+    };
+    store.keep_artifact(newer.clone()).await.unwrap();
+    let found = store.kept_artifacts(&name("hello"), None).await.unwrap();
+    assert_eq!(
+        found,
+        [KeptArtifact {
+            id: found[0].id,
+            ..newer
+        }]
+    );
+    assert_eq!(
+        store.forget_unused_artifacts().await.unwrap(),
+        [Digest::of(b"a")]
+    );
+}
+
+#[tokio::test]
+async fn answers_are_kept_for_a_day_and_not_without_end() {
+    let (_dir, store) = store();
+    let answer = KeptAnswer {
+        request: "sha256:x".to_owned(),
+        status: 201,
+        body: b"{}".to_vec(),
+    };
+    let day = i64::try_from(ANSWER_AGE.as_secs()).unwrap();
+    store.keep_answer("a", answer.clone(), at(1)).await.unwrap();
+    assert_eq!(
+        store.answer("a", at(day)).await.unwrap(),
+        Some(answer.clone())
+    );
+    assert_eq!(store.answer("a", at(day + 1)).await.unwrap(), None);
+    assert_eq!(store.answer("b", at(1)).await.unwrap(), None);
+
+    let filled = store.run("fill", |transaction| {
+        for number in 0..MAX_ANSWERS {
+            transaction.execute(
+                "INSERT INTO answers (key, request, status, body, answered_at_ms) VALUES (?1, '', 201, x'', ?2)",
+                rusqlite::params![format!("k{number}"), 2000 + i64::from(number)],
+            )?;
+        }
+        Ok(())
+    });
+    filled.await.unwrap();
+    store.keep_answer("last", answer, at(9)).await.unwrap();
+    for (key, is_kept) in [("a", false), ("k0", false), ("k1", true), ("last", true)] {
+        let found = store.answer(key, at(9)).await.unwrap();
+        assert_eq!(found.is_some(), is_kept, "{key}");
+    }
 }

@@ -1,124 +1,11 @@
 //! The API of the real daemon over its unix socket: what good and bad requests get. The daemon runs in a network namespace of its own
 //! and has no VMM, so nothing here boots; `cargo xtask e2e` does.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// How long the daemon may take to answer, on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(30);
-
-pub(crate) struct Daemon {
-    child: Child,
-    socket: PathBuf,
-    pub(crate) dir: tempfile::TempDir,
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Both fail only if it has ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    pub(crate) fn is_problem(&self, status: u16, code: &str) {
-        assert_eq!(self.status, status, "{self:?}");
-        assert!(self.head.contains("application/problem+json"), "{self:?}");
-        let problem = self.json();
-        assert_eq!(problem["code"], code, "{problem}");
-        assert_eq!(problem["error"], problem["detail"]);
-        assert_eq!(problem["status"], status);
-        assert!(!problem["request_id"].as_str().unwrap().is_empty());
-        assert!(self.head.contains(problem["request_id"].as_str().unwrap()));
-    }
-}
-
-impl Daemon {
-    /// None where no network namespace can be made.
-    fn start() -> Option<Self> {
-        Self::start_with(&[])
-    }
-
-    /// With further environment, in which `DIR/` stands for the daemon's folder.
-    pub(crate) fn start_with(env: &[(&str, &str)]) -> Option<Self> {
-        if !crate::netns::can_run("the API of the real daemon") {
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("run/volantd.sock");
-        let child = Command::new("unshare")
-            .args(["--net", env!("CARGO_BIN_EXE_volantd")])
-            .env("VOLANT_STATE_DIR", dir.path().join("state"))
-            .env("VOLANT_RUNTIME_DIR", dir.path().join("run"))
-            .env("VOLANT_API_SOCKET", &socket)
-            .env("VOLANT_API_LISTEN", "none")
-            .env("VOLANT_TOKEN_FILE", dir.path().join("run/token"))
-            .env("VOLANT_QEMU", "/no/such/qemu")
-            .env("VOLANT_CLOUD_HYPERVISOR", "/no/such/cloud-hypervisor")
-            .env("VOLANT_KERNEL_VMLINUX", "/no/such/vmlinux")
-            .env_remove("NOTIFY_SOCKET")
-            .envs(env.iter().map(|(key, value)| {
-                let own = format!("{}/", dir.path().display());
-                (*key, value.replace("DIR/", &own))
-            }))
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let daemon = Self { child, socket, dir };
-        let deadline = Instant::now() + START_LIMIT;
-        while UnixStream::connect(&daemon.socket).is_err() {
-            assert!(Instant::now() < deadline, "volantd does not answer");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Some(daemon)
-    }
-
-    fn send(&self, request: &[u8]) -> Answer {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
-        stream.set_read_timeout(Some(START_LIMIT)).unwrap();
-        // The daemon may answer and close before it has read all of a body that is too large.
-        drop(stream.write_all(request));
-        let mut bytes = Vec::new();
-        drop(stream.read_to_end(&mut bytes));
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer {
-            status,
-            head: head.to_owned(),
-            body: body.to_owned(),
-        }
-    }
-
-    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> Answer {
-        self.call_with(method, path, "", body)
-    }
-
-    /// With further headers, each with its line break.
-    pub(crate) fn call_with(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}");
-        self.send(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes())
-    }
-}
+use crate::daemon::Daemon;
 
 fn manifest(url: &Path) -> Value {
     json!({
@@ -230,7 +117,7 @@ fn a_plugin_can_be_installed_where_no_vm_can_run() {
         json!({"plugins": ["x"]})
     );
     assert_eq!(
-        daemon.call("GET", "/api/v1/plugins/x/artifacts", "").json()[0]["kind"],
+        daemon.call("GET", "/api/v1/plugins/x/artifacts", "").json()[0]["Kind"],
         "initramfs"
     );
 

@@ -3,7 +3,11 @@
 
 mod agent;
 mod api;
+mod api_artifacts;
+mod api_gate;
 mod artifact;
+mod conformity;
+mod daemon;
 mod media;
 mod net;
 mod netns;

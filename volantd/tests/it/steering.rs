@@ -8,7 +8,7 @@ use fledge::image::initramfs;
 use fledge::tree::{Content, Node, Tree};
 use serde_json::{Value, json};
 
-use crate::api::{Answer, Daemon};
+use crate::daemon::{Answer, Daemon};
 use crate::stores::kernel;
 use crate::vmm::end_vmms_of;
 

@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use common::api::{
-    API_KEY_HEADER, ArtifactInfo, CreateVm, InstalledPlugin, MAX_LONG_POLL_MS, PluginNames,
+    API_KEY_HEADER, PluginArtifact, CreateVm, InstalledPlugin, MAX_LONG_POLL_MS, PluginNames,
     Problem, SetEnabled, SystemInfo, Vm,
 };
 use common::manifest::Manifest;
@@ -154,7 +154,7 @@ impl Client {
     }
 
     /// The artifacts of a plugin.
-    pub async fn artifacts(&self, name: &Name) -> Result<Answer<Vec<ArtifactInfo>>, ClientError> {
+    pub async fn artifacts(&self, name: &Name) -> Result<Answer<Vec<PluginArtifact>>, ClientError> {
         self.get(&format!("/api/v1/plugins/{name}/artifacts"), CALL_TIMEOUT)
             .await
     }

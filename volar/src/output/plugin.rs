@@ -1,6 +1,6 @@
 //! Plugins for people. Pure text.
 
-use common::api::{ArtifactInfo, InstalledPlugin};
+use common::api::{PluginArtifact, InstalledPlugin};
 use common::manifest::{HealthCheck, Manifest, Rootfs, WorkloadKind};
 
 use super::table;
@@ -32,7 +32,7 @@ pub fn plugin_table(rows: &[PluginRow]) -> String {
 }
 
 /// All that is known of a plugin.
-pub fn plugin_details(manifest: &Manifest, artifacts: &[ArtifactInfo]) -> String {
+pub fn plugin_details(manifest: &Manifest, artifacts: &[PluginArtifact]) -> String {
     let workload = &manifest.workload;
     let kind = match workload.kind {
         WorkloadKind::Http => "http",

@@ -1,0 +1,86 @@
+//! What requests with an idempotency key were answered, so that one that comes again gets the same answer, also from the next daemon.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension as _, params};
+
+use super::{Store, StoreError};
+
+/// How many answers are kept: a client that retries does so soon.
+pub const MAX_ANSWERS: u32 = 1000;
+
+/// How long an answer is kept.
+pub const ANSWER_AGE: Duration = Duration::from_hours(24);
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// Names what was asked: method, path and body. The same key must not be used for something else.
+    pub request: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Store {
+    /// What a key was answered, if it is kept still.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn answer(
+        &self,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<Option<KeptAnswer>, StoreError> {
+        let key = key.to_owned();
+        self.run("look for an answer", move |transaction| {
+            Ok(transaction
+                .query_row(
+                    "SELECT request, status, body FROM answers WHERE key = ?1 AND answered_at_ms > ?2",
+                    params![key, oldest_ms(now)],
+                    |row| {
+                        Ok(KeptAnswer {
+                            request: row.get(0)?,
+                            status: row.get(1)?,
+                            body: row.get(2)?,
+                        })
+                    },
+                )
+                .optional()?)
+        })
+        .await
+    }
+
+    /// Keeps what a key was answered; what is too old or too much goes.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn keep_answer(
+        &self,
+        key: &str,
+        answer: KeptAnswer,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let key = key.to_owned();
+        self.run("keep an answer", move |transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO answers (key, request, status, body, answered_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![key, answer.request, answer.status, answer.body, now.as_millisecond()],
+            )?;
+            transaction.execute(
+                "DELETE FROM answers WHERE answered_at_ms <= ?1
+                     OR key NOT IN (SELECT key FROM answers ORDER BY answered_at_ms DESC LIMIT ?2)",
+                params![oldest_ms(now), MAX_ANSWERS],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn oldest_ms(now: Timestamp) -> i64 {
+    let age_ms = i64::try_from(ANSWER_AGE.as_millis()).unwrap_or(i64::MAX);
+    now.as_millisecond().saturating_sub(age_ms)
+}
