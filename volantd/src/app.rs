@@ -20,7 +20,9 @@ use crate::agent::AgentClient;
 use crate::artifact::{ArtifactConfig, ArtifactStore};
 use crate::config::Config;
 use crate::console::Consoles;
+use crate::event::Events;
 use crate::http::{self, Gate, TokenCheck};
+use crate::log::Logs;
 use crate::machine::ports::{Accelerator, Lease, Vmm as _};
 use crate::machine::{BOOT_DEADLINE_KVM, BOOT_DEADLINE_TCG, Pool, Registry, Settings, SystemClock};
 use crate::media::{MAX_IMAGE_BYTES, MediaConfig, MediaStore};
@@ -104,6 +106,7 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
     let artifacts = Arc::new(artifacts.with_signatures(Arc::clone(&config.signatures)));
     let consoles = Arc::new(Consoles::default());
     let store = Arc::new(store);
+    let (events, logs) = told(config, &store).await?;
     let tcg = info.accelerator == Accelerator::Tcg.as_str();
     let registry = Arc::new(Registry::new(crate::machine::Parts {
         journal: store.clone(),
@@ -112,6 +115,8 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
         vmm: hypervisors.clone(),
         guest: Arc::new(AgentClient::default()),
         console: consoles.clone(),
+        logs: logs.clone(),
+        events: events.clone(),
         clock: Arc::new(SystemClock),
         settings: Settings {
             state_dir: config.state_dir.clone(),
@@ -137,12 +142,23 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
         registry,
         consoles,
         state_dir: config.state_dir.clone(),
+        logs,
+        events,
         capacity: host_capacity()?,
         info,
     }));
     service.learn_plugins().await?;
     service.collect_artifacts().await;
     Ok(service)
+}
+
+/// What happens, and what workloads write.
+async fn told(config: &Config, store: &Arc<Store>) -> Result<(Arc<Events>, Arc<Logs>)> {
+    let clock = Arc::new(SystemClock);
+    let events = Arc::new(Events::open(store.clone(), clock.clone()).await?);
+    let agents = Arc::new(AgentClient::default());
+    let logs = Logs::new(agents, events.clone(), clock, config.max_log_bytes);
+    Ok((events, Arc::new(logs)))
 }
 
 /// Makes sure that bridge, rules and forwarding are as configured.

@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use crate::access::{Access, Network, Origins};
 use crate::limits::{self, Limits};
+use crate::log::DEFAULT_MAX_FILE_BYTES;
 use crate::signature::{Policy, Signatures};
 use crate::vmm::detect::Wish;
 
@@ -136,6 +137,8 @@ pub struct Config {
     pub boot_timeout: Option<Duration>,
     /// The largest artifact that is stored, in bytes.
     pub max_artifact_bytes: u64,
+    /// The largest file of a VM's log, in bytes; two are kept.
+    pub max_log_bytes: u64,
     /// Whose signatures artifacts need, if they need any.
     pub signatures: Arc<Signatures>,
     /// How log lines look.
@@ -233,6 +236,8 @@ settings! {
     boot_timeout_s, "boot-timeout-s", "VOLANT_BOOT_TIMEOUT_S", "auto";
     /// Largest artifact in MiB
     max_artifact_mib, "max-artifact-mib", "VOLANT_MAX_ARTIFACT_MIB", "4096";
+    /// Largest file of a VM's log in MiB; two are kept
+    max_log_mib, "max-log-mib", "VOLANT_MAX_LOG_MIB", DEFAULT_MAX_FILE_BYTES / (1024 * 1024);
     /// Public keys of minisign whose signatures are trusted: a list in the file, else with commas between
     trusted_keys, "trusted-keys", "VOLANT_TRUSTED_KEYS", "";
     /// Whether nothing is installed or booted without a signature of a trusted key: `true` or `false`
@@ -354,6 +359,7 @@ fn resolve(
             )?)),
         },
         max_artifact_bytes: read.number("max_artifact_mib", 1, 1024 * 1024)? * 1024 * 1024,
+        max_log_bytes: read.number("max_log_mib", 1, 1024)? * 1024 * 1024,
         signatures: Arc::new(read.signatures()?),
         log_format: read.choice(
             "log_format",

@@ -1,6 +1,6 @@
 //! The daemon of Volant: installs plugins and runs them as microVMs, one VMM process for each VM.
 //!
-//! The arrows run one way: `http → service → machine → ports ← vmm, net, media, agent, console`; only `app` names the implementations.
+//! The arrows run one way: `http → service → machine → ports ← vmm, net, media, agent, console, log, event`; only `app` names the implementations.
 
 pub mod access;
 pub mod agent;
@@ -8,9 +8,11 @@ pub mod app;
 pub mod artifact;
 pub mod config;
 pub mod console;
+pub mod event;
 pub mod http;
 pub mod limits;
 pub mod listeners;
+pub mod log;
 pub mod logging;
 pub mod machine;
 pub mod media;

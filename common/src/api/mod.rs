@@ -2,6 +2,8 @@
 
 mod artifact;
 mod config;
+mod event;
+mod log;
 mod problem;
 mod system;
 mod vm;
@@ -18,6 +20,10 @@ pub use config::{
     ConfigResources, ConfigRootfs, MAX_CONFIG_VERSIONS, MAX_DISK_NAME_BYTES, MAX_EXTRA_DISKS,
     ResourcesPatch, RollbackConfig, UpgradeVm, VersionedConfig, VmConfig,
 };
+pub use event::{
+    EventType, GAP_EVENT, KEPT_EVENTS, LAGGED_EVENT, MissedEvents, UnknownEventType, VmEvent,
+};
+pub use log::{LogEntry, LogMessage, NDJSON_CONTENT_TYPE};
 pub use problem::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
 pub use system::{
     DiskItem, DiskUse, PluginState, Pruned, PrunedArtifact, SystemInfo, SystemStatus, SystemSummary,

@@ -16,7 +16,7 @@ use super::connect::Stream;
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// The largest head of an answer that is read, in bytes; hyper needs 8 KiB at least.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// What is asked.
 pub(super) struct Call<'a> {

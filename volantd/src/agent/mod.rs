@@ -4,6 +4,7 @@
 
 mod connect;
 mod exchange;
+mod logs;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,30 +1,57 @@
 //! The serial consoles of all VMs: each is read from its first byte, kept in a bounded log, and fanned out to whoever watches.
 //!
-//! One reader per VM, because a VMM's serial line has room for one. What the bytes mean is not this room's business: a guest is not trusted,
-//! so nothing is parsed here.
+//! One reader per VM, because a VMM's serial line has room for one. Many watch, and one of them types: see [`turn`]. What the bytes mean
+//! is not this room's business: a guest is not trusted, so nothing is parsed here. A serial line has no size, so neither has a console.
 
-mod log;
+mod reader;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod turn;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use common::name::Name;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Mutex, broadcast, mpsc};
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::machine::ports::{ConsoleSink, SerialStream};
-use log::ConsoleLog;
+use crate::log::{Follow, RingFile, blocking};
+use crate::machine::ports::{ConsoleSink, SerialStream, VmPaths};
+use turn::Turn;
 
-pub use log::{CONSOLE_LOG, MAX_LOG_BYTES};
+pub use reader::LogReader;
+pub use socket::{BUSY, CONSOLE_SOCKET};
+pub use turn::{Access, IDLE};
+
+/// The log's name in a VM's state directory; the one before it ends in `.1`.
+pub const CONSOLE_LOG: &str = "console.log";
+
+/// The most that one file of a log has, in bytes. Two are kept, so a guest can fill 8 MiB of the host's disk, no more.
+pub const MAX_LOG_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What a new watcher of the console sees first, in bytes: some screens of text.
 pub const SCROLLBACK_BYTES: usize = 16 * 1024;
 
-/// Chunks that a watcher may lag behind before it loses some. A slow terminal must not hold up the guest.
+/// How long a watcher may take to take a piece of output before it is dropped.
+pub const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// Those who may watch one console, or read its log, at a time.
+pub const MAX_WATCHERS: usize = 64;
+
+/// Chunks that a watcher may lag behind before it is dropped: a slow terminal must not hold up the guest, nor fill the daemon's memory.
 const WATCHER_CHUNKS: usize = 1024;
+
+/// What a watcher gets at once, as far as it is there: serial lines come in pieces of few bytes.
+const BATCH_BYTES: usize = 32 * 1024;
 
 /// Chunks of input that wait for the guest. More is refused: nobody types faster than a serial line.
 const INPUT_CHUNKS: usize = 64;
@@ -44,15 +71,14 @@ pub struct Consoles {
 /// One VM's console. It outlives the launches of its VM: a watcher stays while the VM restarts.
 #[derive(Debug)]
 pub struct Console {
-    state: Mutex<State>,
+    log: Arc<RingFile>,
+    /// Held while output goes to the log and to the watchers, so that nothing is missing or doubled between the two.
+    publishing: Mutex<()>,
     watchers: StdMutex<Option<broadcast::Sender<Chunk>>>,
     line: StdMutex<Option<Line>>,
-}
-
-#[derive(Debug)]
-struct State {
-    log: ConsoleLog,
-    scrollback: VecDeque<u8>,
+    turn: StdMutex<Turn>,
+    next_watcher: AtomicU64,
+    places: Arc<Semaphore>,
 }
 
 /// The connection to the guest's present serial line.
@@ -60,15 +86,31 @@ struct State {
 struct Line {
     input: mpsc::Sender<Vec<u8>>,
     stop: CancellationToken,
+    _socket: Option<AbortOnDropHandle<()>>,
 }
 
-/// Output from a moment on, with what was there before; nothing is missing or doubled between the two.
+/// Somebody who sees a console's output from a moment on, with what was there before.
 #[derive(Debug)]
 pub struct Watch {
     /// What was there before.
     pub before: Vec<u8>,
-    /// What comes; closed when the VM is deleted.
-    pub after: broadcast::Receiver<Chunk>,
+    after: broadcast::Receiver<Chunk>,
+    console: Arc<Console>,
+    id: u64,
+    access: Access,
+    lagged: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What a watcher sees.
+#[derive(Debug)]
+pub enum Seen {
+    /// The guest wrote this.
+    Output(Vec<u8>),
+    /// It fell too far behind.
+    TooSlow,
+    /// The VM is deleted.
+    Gone,
 }
 
 /// Input that could not be given to the guest.
@@ -80,7 +122,15 @@ pub enum InputError {
     /// The guest does not read its serial line fast enough.
     #[error("The guest does not read its console")]
     Full,
+    /// Somebody else types, or the watcher only watches.
+    #[error("Somebody else is typing")]
+    Busy,
 }
+
+/// There are as many watchers as there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_WATCHERS} clients watch this console already")]
+pub struct TooManyWatchers;
 
 impl Consoles {
     /// The console of a VM whose files are in `state_dir`, made on first use.
@@ -98,8 +148,9 @@ impl Consoles {
 }
 
 impl ConsoleSink for Consoles {
-    fn attach(&self, vm: &Name, state_dir: &Path, stream: Box<dyn SerialStream>) {
-        self.open(vm, state_dir).connect(vm, stream);
+    fn attach(&self, vm: &Name, paths: &VmPaths, stream: Box<dyn SerialStream>) {
+        self.open(vm, &paths.state_dir)
+            .connect(vm, &paths.run_dir, stream);
     }
 
     fn detach(&self, vm: &Name) {
@@ -111,40 +162,51 @@ impl ConsoleSink for Consoles {
     fn remove(&self, vm: &Name) {
         if let Some(console) = lock(&self.open).remove(vm) {
             console.disconnect();
+            console.log.remove();
             // Dropping the sender ends every watcher.
             drop(lock(&console.watchers).take());
         }
     }
 
-    fn tail(&self, _vm: &Name, state_dir: &Path, lines: usize) -> String {
-        // The log is read without the console's lock: a torn last line is fine for a message.
-        let bytes = log::tail(&state_dir.join(CONSOLE_LOG), lines).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+    fn tail(&self, vm: &Name, state_dir: &Path, lines: usize) -> String {
+        reader::tail(&self.open(vm, state_dir).log, lines).unwrap_or_default()
     }
 }
 
 impl Console {
     fn new(log: PathBuf) -> Self {
         let (watchers, _) = broadcast::channel(WATCHER_CHUNKS);
-        let state = State {
-            log: ConsoleLog::new(log),
-            scrollback: VecDeque::new(),
-        };
         Self {
-            state: Mutex::new(state),
+            log: Arc::new(RingFile::new(log, MAX_LOG_BYTES)),
+            publishing: Mutex::new(()),
             watchers: StdMutex::new(Some(watchers)),
             line: StdMutex::new(None),
+            turn: StdMutex::default(),
+            next_watcher: AtomicU64::new(0),
+            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
         }
     }
 
     /// Begins to read `stream`; a line that was connected before is let go.
-    fn connect(self: &Arc<Self>, vm: &Name, stream: Box<dyn SerialStream>) {
+    fn connect(self: &Arc<Self>, vm: &Name, run_dir: &Path, stream: Box<dyn SerialStream>) {
         self.disconnect();
         let (input, from_watchers) = mpsc::channel(INPUT_CHUNKS);
         let stop = CancellationToken::new();
+        let socket = match socket::listen(run_dir) {
+            Ok(listener) => Some(AbortOnDropHandle::new(crate::task::spawn(
+                "console-listener",
+                socket::serve(listener, Arc::clone(self)),
+            ))),
+            // The WebSocket is there all the same.
+            Err(error) => {
+                tracing::warn!(%vm, %error, "console has no socket");
+                None
+            }
+        };
         *lock(&self.line) = Some(Line {
             input,
             stop: stop.clone(),
+            _socket: socket,
         });
         let console = Arc::clone(self);
         let name = vm.clone();
@@ -186,11 +248,8 @@ impl Console {
             }
         }
         // The VM is going down: what is already on the line still belongs in the log.
-        while let Ok(Ok(count @ 1..)) = tokio::time::timeout(
-            std::time::Duration::from_millis(20),
-            reader.read(&mut buffer),
-        )
-        .await
+        while let Ok(Ok(count @ 1..)) =
+            tokio::time::timeout(Duration::from_millis(20), reader.read(&mut buffer)).await
         {
             self.publish(&buffer[..count]).await;
         }
@@ -198,39 +257,55 @@ impl Console {
     }
 
     async fn publish(&self, bytes: &[u8]) {
-        let mut state = self.state.lock().await;
-        if let Err(error) = state.log.append(bytes).await {
+        let chunk: Chunk = bytes.into();
+        let _publishing = self.publishing.lock().await;
+        let (log, written) = (Arc::clone(&self.log), Arc::clone(&chunk));
+        if let Err(error) = blocking(move || log.append(&written)).await {
             tracing::warn!(%error, "console log not written");
         }
-        state.scrollback.extend(bytes);
-        let surplus = state.scrollback.len().saturating_sub(SCROLLBACK_BYTES);
-        state.scrollback.drain(..surplus);
         if let Some(watchers) = &*lock(&self.watchers) {
             // Nobody watching is no error.
-            drop(watchers.send(bytes.into()));
+            drop(watchers.send(chunk));
         }
     }
 
-    /// The last `lines` lines of the log (all that is kept if `None`), and what comes.
+    /// The last `tail` lines of the log (all that is kept if none), and what comes if it follows.
     ///
     /// # Errors
-    /// If the log cannot be read.
-    pub async fn follow(&self, lines: Option<usize>) -> io::Result<Watch> {
-        let state = self.state.lock().await;
-        let before = log::tail(state.log.path(), lines.unwrap_or(usize::MAX))?;
-        Ok(Watch {
-            before,
-            after: self.subscribe(),
-        })
+    /// [`TooManyWatchers`].
+    pub fn read(&self, tail: Option<usize>, follow: Follow) -> Result<LogReader, TooManyWatchers> {
+        let log = Arc::clone(&self.log);
+        Ok(LogReader::new(log, tail, follow, self.place()?))
     }
 
     /// The last [`SCROLLBACK_BYTES`], and what comes.
-    pub async fn watch(&self) -> Watch {
-        let state = self.state.lock().await;
-        Watch {
-            before: state.scrollback.iter().copied().collect(),
-            after: self.subscribe(),
+    ///
+    /// # Errors
+    /// [`TooManyWatchers`].
+    pub async fn watch(self: &Arc<Self>, access: Access) -> Result<Watch, TooManyWatchers> {
+        let place = self.place()?;
+        let id = self.next_watcher.fetch_add(1, Ordering::Relaxed);
+        if access == Access::Force {
+            lock(&self.turn).force(id, Instant::now());
         }
+        let _publishing = self.publishing.lock().await;
+        let log = Arc::clone(&self.log);
+        let before = blocking(move || log.last_bytes(SCROLLBACK_BYTES)).await;
+        Ok(Watch {
+            before: before.unwrap_or_default(),
+            after: self.subscribe(),
+            console: Arc::clone(self),
+            id,
+            access,
+            lagged: false,
+            _place: place,
+        })
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, TooManyWatchers> {
+        Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| TooManyWatchers)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Chunk> {
@@ -240,11 +315,7 @@ impl Console {
             .map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe)
     }
 
-    /// Gives bytes to the guest.
-    ///
-    /// # Errors
-    /// [`InputError`] if no guest runs, or it does not read.
-    pub fn input(&self, bytes: Vec<u8>) -> Result<(), InputError> {
+    fn input(&self, bytes: Vec<u8>) -> Result<(), InputError> {
         let line = lock(&self.line);
         let Some(line) = line.as_ref() else {
             return Err(InputError::NotRunning);
@@ -256,92 +327,54 @@ impl Console {
     }
 }
 
-fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Watch {
+    /// What comes next. Nothing is lost if it is dropped before.
+    pub async fn next(&mut self) -> Seen {
+        if self.lagged {
+            return Seen::TooSlow;
+        }
+        let mut output = match self.after.recv().await {
+            Ok(chunk) => chunk.to_vec(),
+            Err(broadcast::error::RecvError::Lagged(_)) => return Seen::TooSlow,
+            Err(broadcast::error::RecvError::Closed) => return Seen::Gone,
+        };
+        while output.len() < BATCH_BYTES {
+            match self.after.try_recv() {
+                Ok(chunk) => output.extend_from_slice(&chunk),
+                // A closed one is closed the next time as well.
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                Err(TryRecvError::Lagged(_)) => {
+                    self.lagged = true;
+                    break;
+                }
+            }
+        }
+        Seen::Output(output)
+    }
+
+    /// Gives keys to the guest.
+    ///
+    /// # Errors
+    /// [`InputError`] if it is not this watcher's turn, no guest runs, or it does not read.
+    pub fn input(&self, keys: Vec<u8>) -> Result<(), InputError> {
+        let may_type = match self.access {
+            Access::Watch => false,
+            Access::Type | Access::Force => lock(&self.console.turn).take(self.id, Instant::now()),
+        };
+        if may_type {
+            self.console.input(keys)
+        } else {
+            Err(InputError::Busy)
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name() -> Name {
-        "web".parse().unwrap()
+impl Drop for Watch {
+    fn drop(&mut self) {
+        lock(&self.console.turn).leave(self.id);
     }
+}
 
-    async fn next(watch: &mut Watch) -> String {
-        String::from_utf8(watch.after.recv().await.unwrap().to_vec()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn output_reaches_the_log_and_every_watcher() {
-        let dir = tempfile::tempdir().unwrap();
-        let consoles = Consoles::default();
-        let (guest, host) = tokio::io::duplex(64);
-        consoles.attach(&name(), dir.path(), Box::new(host));
-        let console = consoles.open(&name(), dir.path());
-        let (mut one, mut two) = (console.watch().await, console.watch().await);
-        let (mut guest_in, mut guest_out) = tokio::io::split(guest);
-        guest_out.write_all(b"hello\n").await.unwrap();
-        assert_eq!(next(&mut one).await, "hello\n");
-        assert_eq!(next(&mut two).await, "hello\n");
-        assert_eq!(console.follow(None).await.unwrap().before, b"hello\n");
-        assert_eq!(consoles.tail(&name(), dir.path(), 5), "hello\n");
-        console.input(b"ls\n".to_vec()).unwrap();
-        let mut typed = [0; 3];
-        guest_in.read_exact(&mut typed).await.unwrap();
-        assert_eq!(&typed, b"ls\n");
-    }
-
-    #[tokio::test]
-    async fn a_watcher_stays_over_a_restart_and_ends_with_the_vm() {
-        let dir = tempfile::tempdir().unwrap();
-        let consoles = Consoles::default();
-        let mut watch = consoles.open(&name(), dir.path()).watch().await;
-        for text in ["first", "second"] {
-            let (mut guest, host) = tokio::io::duplex(64);
-            consoles.attach(&name(), dir.path(), Box::new(host));
-            guest.write_all(text.as_bytes()).await.unwrap();
-            assert_eq!(next(&mut watch).await, text);
-            consoles.detach(&name());
-        }
-        let console = consoles.open(&name(), dir.path());
-        assert_eq!(console.input(vec![1]), Err(InputError::NotRunning));
-        consoles.remove(&name());
-        assert!(matches!(
-            watch.after.recv().await,
-            Err(broadcast::error::RecvError::Closed)
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_guest_that_does_not_read_is_still_heard() {
-        let dir = tempfile::tempdir().unwrap();
-        let consoles = Consoles::default();
-        let (guest, host) = tokio::io::duplex(8);
-        consoles.attach(&name(), dir.path(), Box::new(host));
-        let console = consoles.open(&name(), dir.path());
-        let mut watch = console.watch().await;
-        console.input(vec![b'x'; 64]).unwrap();
-        let (_unread, mut guest_out) = tokio::io::split(guest);
-        for _ in 0..10 {
-            guest_out.write_all(b"alive!").await.unwrap();
-        }
-        let mut heard = String::new();
-        while heard.len() < 60 {
-            heard.push_str(&next(&mut watch).await);
-        }
-        assert_eq!(heard, "alive!".repeat(10));
-        consoles.detach(&name());
-    }
-
-    #[tokio::test]
-    async fn a_guest_that_does_not_read_is_reported() {
-        let dir = tempfile::tempdir().unwrap();
-        let consoles = Consoles::default();
-        let (_guest, host) = tokio::io::duplex(1);
-        consoles.attach(&name(), dir.path(), Box::new(host));
-        let console = consoles.open(&name(), dir.path());
-        let refused = (0..10_000).find_map(|_| console.input(vec![0; 16]).err());
-        assert_eq!(refused, Some(InputError::Full));
-    }
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,14 +6,18 @@ mod artifacts;
 mod auth;
 mod body;
 mod configs;
+mod console;
 mod detached;
+mod events;
 mod gate;
+mod logs;
 mod once;
 mod openapi;
 mod plugins;
 mod problem;
-mod stream;
 mod system;
+#[cfg(test)]
+mod testing;
 mod vm_list;
 mod vms;
 
@@ -49,7 +53,9 @@ fn guarded() -> OpenApiRouter<Arc<Service>> {
         .merge(artifacts::routes())
         .merge(vms::routes())
         .merge(configs::routes())
-        .merge(stream::routes())
+        .merge(events::routes())
+        .merge(logs::routes())
+        .merge(console::routes())
         .merge(absent::routes())
 }
 

@@ -90,6 +90,7 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().into());
         (name = "plugins", description = "Manifests and the artifacts that they name"),
         (name = "artifacts", description = "Files in the store: what plugins and VMs boot"),
         (name = "vms", description = "MicroVMs"),
+        (name = "events", description = "What happens to all of them"),
         (name = "not yet", description = "Routes of the Go system that this version has not"),
     )
 )]

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Waits that double from a first one up to a limit.
 #[derive(Debug, Clone)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     limit: Duration,
     next: Duration,
 }
 
 impl Backoff {
-    pub(super) const fn new(first: Duration, limit: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, limit: Duration) -> Self {
         Self {
             first,
             limit,
@@ -20,14 +20,14 @@ impl Backoff {
     }
 
     /// The next wait.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let wait = self.next.min(self.limit);
         self.next = wait.saturating_mul(2).min(self.limit);
         wait
     }
 
     /// Begins anew.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
 }

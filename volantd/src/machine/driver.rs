@@ -280,7 +280,9 @@ impl Driver {
 
     /// Publishes what is known; only what a new daemon need not know may be published without being recorded.
     fn publish(&self) {
-        self.publisher.send_replace(self.public());
+        let after = self.public();
+        let before = self.publisher.send_replace(after.clone());
+        self.parts.events.changed(Some(&before), Some(&after));
     }
 
     fn public(&self) -> Vm {

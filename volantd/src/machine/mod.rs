@@ -37,6 +37,7 @@ mod timeline;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use backoff::Backoff;
 pub use clock::{Clock, SystemClock};
 pub use error::MachineError;
 pub use lease::{FIRST_CID, NoAddress, Pool, choose as choose_lease};

@@ -8,14 +8,23 @@ use common::manifest::RestartPolicy;
 use super::plan::{Step, word};
 use super::ports::{StepError, VmmExit};
 
-/// How many of the last console lines are looked at and shown.
-pub(super) const CONSOLE_LINES: usize = 5;
+/// How many of the last lines of console and workload are looked at and shown.
+pub(super) const LAST_LINES: usize = 5;
 
 /// The longest console line that goes into a message, in characters. A guest is not trusted to be brief.
 const MAX_LINE_CHARS: usize = 300;
 
 /// The most lines of a VMM's error output that go into a message.
 const STDERR_LINES: usize = 5;
+
+/// What was heard of a guest last. What its workload writes is not on its console.
+#[derive(Debug, Default)]
+pub(super) struct LastWords {
+    /// The last lines of the console: kernel and agent.
+    pub(super) console: String,
+    /// The last lines that the workload wrote.
+    pub(super) output: String,
+}
 
 /// What was known of a guest when its VMM ended.
 #[derive(Debug)]
@@ -28,8 +37,8 @@ pub(super) struct LastSeen<'a> {
     pub(super) policy: RestartPolicy,
     /// The VM's own policy.
     pub(super) vm_policy: RestartPolicy,
-    /// The last lines of the console.
-    pub(super) console: &'a str,
+    /// Its last words.
+    pub(super) words: &'a LastWords,
     /// The VMM's program.
     pub(super) vmm: &'static str,
 }
@@ -86,7 +95,7 @@ fn of_guest(exit: &VmmExit, seen: &LastSeen<'_>) -> Outcome {
         && gone_by_itself
     {
         if let Some(failure) = &status.failure {
-            return Outcome::Failed(workload_failure(failure, seen.console));
+            return Outcome::Failed(workload_failure(failure, seen.words));
         }
         if let Some(outcome) = end_of_workload(exit, status, seen) {
             return outcome;
@@ -99,7 +108,7 @@ fn of_guest(exit: &VmmExit, seen: &LastSeen<'_>) -> Outcome {
             word::GUEST.to_owned()
         },
         cause: in_words(exit, seen),
-        hints: console_hints(seen.console),
+        hints: hints(seen.words),
     };
     if seen.proven {
         Outcome::Crashed(failure)
@@ -111,7 +120,7 @@ fn of_guest(exit: &VmmExit, seen: &LastSeen<'_>) -> Outcome {
 /// A workload whose policy says that its end is the guest's.
 fn end_of_workload(exit: &VmmExit, status: &AgentStatus, seen: &LastSeen<'_>) -> Option<Outcome> {
     let failed = |cause: String| {
-        let hints = console_hints(seen.console);
+        let hints = hints(seen.words);
         Some(Outcome::Unsuccessful(Failure {
             step: word::WORKLOAD.to_owned(),
             cause,
@@ -150,7 +159,8 @@ fn how_it_ended(exit: &WorkloadExit) -> String {
 fn in_words(exit: &VmmExit, seen: &LastSeen<'_>) -> String {
     let was_up = seen.status.is_some();
     match exit {
-        VmmExit::Clean | VmmExit::Unknown if !was_up => match agents_last_line(seen.console) {
+        VmmExit::Clean | VmmExit::Unknown if !was_up => match agents_last_line(&seen.words.console)
+        {
             Some(line) => format!("The guest powered off while it booted: {line}"),
             None => "The guest powered off while it booted".to_owned(),
         },
@@ -171,18 +181,18 @@ fn in_words(exit: &VmmExit, seen: &LastSeen<'_>) -> String {
 }
 
 /// A guest that says itself why it cannot go on.
-pub(super) fn workload_failure(cause: &str, console: &str) -> Failure {
+pub(super) fn workload_failure(cause: &str, words: &LastWords) -> Failure {
     Failure {
         step: word::WORKLOAD.to_owned(),
         cause: clean(cause),
-        hints: console_hints(console),
+        hints: hints(words),
     }
 }
 
 /// A guest whose agent did not answer in time.
-pub(super) fn boot_deadline(waited_ms: u128, console: &str) -> Failure {
+pub(super) fn boot_deadline(waited_ms: u128, words: &LastWords) -> Failure {
     let cause = format!("The guest's agent did not answer within {waited_ms} ms");
-    let mut hints = console_hints(console);
+    let mut hints = hints(words);
     if hints.is_empty() {
         hints.push("The guest wrote nothing on its console: check the kernel".to_owned());
     }
@@ -207,14 +217,18 @@ pub(super) fn step_failure(step: &str, error: &StepError) -> Failure {
     }
 }
 
-/// The last console lines as one thing to look at.
-fn console_hints(console: &str) -> Vec<String> {
-    let lines = last_lines(console, CONSOLE_LINES);
-    if lines.is_empty() {
-        Vec::new()
-    } else {
-        vec![format!("The console ends with: {}", lines.join(" | "))]
-    }
+/// The last lines of the workload and of the console as things to look at.
+fn hints(words: &LastWords) -> Vec<String> {
+    let table = [
+        ("The workload's output", &words.output),
+        ("The console", &words.console),
+    ];
+    let with_lines = table.map(|(what, text)| (what, last_lines(text, LAST_LINES)));
+    with_lines
+        .into_iter()
+        .filter(|(_, lines)| !lines.is_empty())
+        .map(|(what, lines)| format!("{what} ends with: {}", lines.join(" | ")))
+        .collect()
 }
 
 /// What the agent wrote last on the console, without its prefix.
@@ -254,6 +268,11 @@ mod tests {
 
     use super::*;
 
+    static NOTHING: LastWords = LastWords {
+        console: String::new(),
+        output: String::new(),
+    };
+
     fn status(phase: GuestPhase, exit: Option<i32>) -> AgentStatus {
         let last_exit = exit.map(|code| WorkloadExit {
             code,
@@ -286,15 +305,22 @@ mod tests {
     fn seen<'a>(
         status: Option<&'a AgentStatus>,
         policy: RestartPolicy,
-        console: &'a str,
+        words: &'a LastWords,
     ) -> LastSeen<'a> {
         LastSeen {
             status,
             proven: status.is_some(),
             policy,
             vm_policy: policy,
-            console,
+            words,
             vmm: "qemu",
+        }
+    }
+
+    fn on_console(console: &str) -> LastWords {
+        LastWords {
+            console: console.to_owned(),
+            output: String::new(),
         }
     }
 
@@ -345,7 +371,10 @@ mod tests {
             ),
         ];
         for (exit, console, step, cause) in table {
-            let outcome = of_exit(&exit, &seen(None, RestartPolicy::Always, console));
+            let outcome = of_exit(
+                &exit,
+                &seen(None, RestartPolicy::Always, &on_console(console)),
+            );
             assert_eq!(
                 failed(outcome),
                 (step.to_owned(), cause.to_owned()),
@@ -363,7 +392,7 @@ mod tests {
             VmmExit::Signalled { signal: 11 },
             VmmExit::Unknown,
         ] {
-            let outcome = of_exit(&exit, &seen(Some(&up), RestartPolicy::Always, ""));
+            let outcome = of_exit(&exit, &seen(Some(&up), RestartPolicy::Always, &NOTHING));
             assert!(
                 matches!(outcome, Outcome::Crashed(_)),
                 "{exit:?} gives {outcome:?}"
@@ -371,7 +400,7 @@ mod tests {
         }
         let again = LastSeen {
             proven: true,
-            ..seen(None, RestartPolicy::Always, "")
+            ..seen(None, RestartPolicy::Always, &NOTHING)
         };
         assert!(matches!(
             of_exit(&VmmExit::GuestReset, &again),
@@ -385,14 +414,14 @@ mod tests {
         let badly = status(GuestPhase::Stopping, Some(3));
         for policy in [RestartPolicy::Never, RestartPolicy::OnFailure] {
             assert_eq!(
-                of_exit(&VmmExit::Clean, &seen(Some(&well), policy, "")),
+                of_exit(&VmmExit::Clean, &seen(Some(&well), policy, &NOTHING)),
                 Outcome::Completed,
                 "{policy:?}"
             );
         }
         let never = of_exit(
             &VmmExit::Clean,
-            &seen(Some(&badly), RestartPolicy::Never, ""),
+            &seen(Some(&badly), RestartPolicy::Never, &NOTHING),
         );
         assert_eq!(
             failed(never),
@@ -405,14 +434,14 @@ mod tests {
             (RestartPolicy::OnFailure, &badly),
             (RestartPolicy::Always, &well),
         ] {
-            let outcome = of_exit(&VmmExit::Clean, &seen(Some(status), policy, ""));
+            let outcome = of_exit(&VmmExit::Clean, &seen(Some(status), policy, &NOTHING));
             assert!(
                 matches!(outcome, Outcome::Crashed(_)),
                 "{policy:?} gives {outcome:?}"
             );
         }
         let killed = VmmExit::Signalled { signal: 9 };
-        let never = of_exit(&killed, &seen(Some(&well), RestartPolicy::Never, ""));
+        let never = of_exit(&killed, &seen(Some(&well), RestartPolicy::Never, &NOTHING));
         assert_eq!(failed(never).0, "vmm");
     }
 
@@ -432,7 +461,7 @@ mod tests {
             let again = [Always, OnFailure, Never].map(|vm_policy| {
                 let seen = LastSeen {
                     vm_policy,
-                    ..seen(Some(status), Never, "")
+                    ..seen(Some(status), Never, &NOTHING)
                 };
                 matches!(of_exit(exit, &seen), Outcome::Crashed(_))
             });
@@ -440,7 +469,7 @@ mod tests {
         }
         let mut dying = status(GuestPhase::Failed, None);
         dying.failure = Some("Cannot start `/bin/x`".to_owned());
-        let seen = seen(Some(&dying), Always, "");
+        let seen = seen(Some(&dying), Always, &NOTHING);
         failed(of_exit(&VmmExit::Clean, &seen));
     }
 
@@ -450,10 +479,10 @@ mod tests {
         running.workload.pid = Some(7);
         let outcome = of_exit(
             &VmmExit::Clean,
-            &seen(Some(&running), RestartPolicy::Never, ""),
+            &seen(Some(&running), RestartPolicy::Never, &NOTHING),
         );
         assert_eq!(failed(outcome).0, "workload");
-        let seen_running = seen(Some(&running), RestartPolicy::OnFailure, "");
+        let seen_running = seen(Some(&running), RestartPolicy::OnFailure, &NOTHING);
         assert_eq!(of_exit(&VmmExit::Clean, &seen_running), Outcome::Completed);
         assert!(matches!(
             of_exit(&VmmExit::Unknown, &seen_running),
@@ -467,13 +496,24 @@ mod tests {
         dying.failure = Some("Cannot start `/bin/x`".to_owned());
         let outcome = of_exit(
             &VmmExit::Clean,
-            &seen(Some(&dying), RestartPolicy::Always, "a\nb\n"),
+            &seen(
+                Some(&dying),
+                RestartPolicy::Always,
+                &LastWords {
+                    console: "a\nb\n".to_owned(),
+                    output: "c\n".to_owned(),
+                },
+            ),
         );
         let Outcome::Failed(failure) = outcome else {
             panic!("not failed")
         };
         assert_eq!(failure.cause, "Cannot start `/bin/x`");
-        assert_eq!(failure.hints, ["The console ends with: a | b"]);
+        let expected = [
+            "The workload's output ends with: c",
+            "The console ends with: a | b",
+        ];
+        assert_eq!(failure.hints, expected);
     }
 
     #[test]

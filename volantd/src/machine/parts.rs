@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::lease::Pool;
-use super::ports::{ConsoleSink, Guest, Media, Network, VmPaths, Vmm};
+use super::ports::{ConsoleSink, EventSink, Guest, LogSink, Media, Network, VmPaths, Vmm};
 use super::record::{Journal, VmRecord};
 
 /// How long a guest may take from its boot to its agent's first word, unless the configuration says otherwise, with hardware virtualization.
@@ -56,6 +56,10 @@ pub struct Parts {
     pub guest: Arc<dyn Guest>,
     /// Keeps consoles.
     pub console: Arc<dyn ConsoleSink>,
+    /// Keeps what workloads write.
+    pub logs: Arc<dyn LogSink>,
+    /// Hears of changes.
+    pub events: Arc<dyn EventSink>,
     /// Tells the time of day.
     pub clock: Arc<dyn Clock>,
     /// Numbers.

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use common::agent::AgentStatus;
+use common::api::Vm;
 use common::digest::Digest;
 use common::guest_config::Secret;
 use common::manifest::Manifest;
@@ -357,10 +358,30 @@ pub trait Guest: Send + Sync {
     ) -> BoxFuture<'_, Result<(), StepError>>;
 }
 
+/// Hears of every change of a VM that clients see.
+pub trait EventSink: Send + Sync {
+    /// A VM changed, came (without `before`) or went (without `after`). Returns at once.
+    fn changed(&self, before: Option<&Vm>, after: Option<&Vm>);
+}
+
+/// Keeps what the workloads in guests write.
+pub trait LogSink: Send + Sync {
+    /// Fetches what the guest of a launch writes into the log in `state_dir`, from where the log ends, until [`LogSink::end`]. Whether it
+    /// answers yet does not matter. Again for the same launch is fine; a guest that was followed before is let go.
+    fn begin(&self, vm: &Name, state_dir: &Path, launch: &str, endpoint: GuestEndpoint);
+    /// Lets go of the VM's guest, after what is on the way already. None followed is fine.
+    fn end(&self, vm: &Name);
+    /// Forgets the VM: it is deleted, so whoever reads its log is done. Nothing is written into its folder any more.
+    fn remove(&self, vm: &Name);
+    /// The last `lines` lines that its workload wrote in the launch that is followed. May read a file.
+    fn tail(&self, vm: &Name, state_dir: &Path, lines: usize) -> String;
+}
+
 /// Keeps and shows what guests write on their serial lines.
 pub trait ConsoleSink: Send + Sync {
     /// Reads `stream` until it ends or [`ConsoleSink::detach`]; a stream that was attached before is let go.
-    fn attach(&self, vm: &Name, state_dir: &Path, stream: Box<dyn SerialStream>);
+    /// Whoever is on the host finds it as a socket in the run directory.
+    fn attach(&self, vm: &Name, paths: &VmPaths, stream: Box<dyn SerialStream>);
     /// Lets go of the VM's serial line, after what is on it already. None attached is fine.
     fn detach(&self, vm: &Name);
     /// Forgets the VM: it is deleted, so whoever watches its console is done.

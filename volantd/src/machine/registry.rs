@@ -380,6 +380,7 @@ impl Inner {
         let record = self.parts.journal.insert(draft).await?;
         tracing::info!(vm = %record.blueprint.name, plugin = %record.blueprint.plugin, ip = %record.lease.ip, "vm created");
         let vm = public::vm(&record, &Observed::default(), &self.parts.settings);
+        self.parts.events.changed(None, Some(&vm));
         drop(self.begin(record, Origin::Created(arrived)));
         Ok(vm)
     }

@@ -204,13 +204,14 @@ fn boot_guest(hands: Hands) -> BoxFuture<'static, Result<Made, StepError>> {
         hands
             .parts
             .console
-            .attach(&hands.launch.vm, &hands.launch.paths.state_dir, serial);
+            .attach(&hands.launch.vm, &hands.launch.paths, serial);
         Ok(Made::Nothing)
     })
 }
 
 fn detach_console(hands: Hands) -> BoxFuture<'static, Result<(), StepError>> {
     Box::pin(async move {
+        hands.parts.logs.end(&hands.launch.vm);
         hands.parts.console.detach(&hands.launch.vm);
         Ok(())
     })

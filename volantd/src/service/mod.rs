@@ -4,7 +4,9 @@ mod answers;
 mod artifacts;
 mod configs;
 mod error;
+mod events;
 mod host_use;
+mod logs;
 mod plugins;
 mod system;
 mod versions;
@@ -14,11 +16,14 @@ mod wait;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::api::SystemInfo;
 
 use crate::artifact::ArtifactStore;
 use crate::console::Consoles;
+use crate::event::Events;
+use crate::log::Logs;
 use crate::machine::Registry;
 use crate::media::MediaStore;
 pub use crate::store::KeptAnswer;
@@ -29,6 +34,9 @@ pub use artifacts::Prune;
 pub use configs::Afterwards;
 pub use error::{ErrorKind, ServiceError};
 pub use vm_list::{Order, SortKey, VmFilter};
+
+/// How long the last events may take to be written at the daemon's end.
+const EVENT_FLUSH: Duration = Duration::from_secs(2);
 
 /// What the host has to give to VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +65,10 @@ pub struct Parts {
     pub consoles: Arc<Consoles>,
     /// Database, artifacts, media and VM folders are here.
     pub state_dir: PathBuf,
+    /// What their workloads write.
+    pub logs: Arc<Logs>,
+    /// What happens to all of it.
+    pub events: Arc<Events>,
     /// What VMs may have.
     pub capacity: HostCapacity,
     /// Facts about the daemon.
@@ -110,5 +122,6 @@ impl Service {
     /// Lets go of all VMs; they go on.
     pub async fn shutdown(&self) {
         self.parts.registry.shutdown().await;
+        self.parts.events.flush(EVENT_FLUSH).await;
     }
 }

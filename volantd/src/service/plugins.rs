@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::api::InstalledPlugin;
+use common::api::{EventType, InstalledPlugin};
 use common::error_chain::Chain;
 use common::manifest::{Manifest, Source};
 use common::name::Name;
@@ -58,7 +58,12 @@ impl Service {
         // The artifact of the plugin that this one replaces may be needed by nobody now.
         self.collect_unused().await;
         tracing::info!(plugin = %name, digest = %stored.digest, "plugin installed");
-        Ok(self.find_plugin(&name).await?.installed())
+        let installed = self.find_plugin(&name).await?.installed();
+        let message = format!("Version {} of the plugin is installed", installed.version);
+        self.parts
+            .events
+            .plugin(EventType::PluginInstalled, &name, message);
+        Ok(installed)
     }
 
     /// The names of all plugins, sorted.
@@ -126,6 +131,10 @@ impl Service {
         self.learn_plugins().await?;
         self.collect_artifacts().await;
         tracing::info!(plugin = %name, "plugin removed");
+        let message = "The plugin is removed";
+        self.parts
+            .events
+            .plugin(EventType::PluginRemoved, name, message);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use common::name::Name;
 
 use super::configs::refuse_other_plugin;
 use super::{ErrorKind, Service, ServiceError};
-use crate::console::Console;
+use crate::console::{Access, Console, Watch};
 use crate::machine::{MachineError, NewVm};
 use crate::store::PluginRecord;
 
@@ -165,17 +165,18 @@ impl Service {
         Ok(self.parts.consoles.open(name, &paths.state_dir))
     }
 
-    /// The console of a VM that runs: only a guest can answer what is typed.
+    /// Watches the console of a VM that runs: only a guest can answer what is typed.
     ///
     /// # Errors
-    /// If there is no such VM, or it does not run.
-    pub fn running_console(&self, name: &Name) -> Result<Arc<Console>, ServiceError> {
+    /// If there is no such VM, it does not run, or too many watch already.
+    pub async fn watch_console(&self, name: &Name, access: Access) -> Result<Watch, ServiceError> {
         let status = self.get_vm(name)?.status;
         if matches!(
             status,
             VmStatus::Running | VmStatus::Paused | VmStatus::Starting | VmStatus::Stopping
         ) {
-            self.console(name)
+            let watch = self.console(name)?.watch(access).await;
+            watch.map_err(|error| ServiceError::new(ErrorKind::Unavailable, error.to_string()))
         } else {
             let message = format!(
                 "The VM `{name}` has no console now: it is {}",

@@ -10,6 +10,7 @@ use super::{OpenError, StoreError};
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_plugins_and_vms.sql"),
     include_str!("migrations/0002_configs.sql"),
+    include_str!("migrations/0003_events.sql"),
     include_str!("migrations/0004_plugin_artifacts.sql"),
 ];
 

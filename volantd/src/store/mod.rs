@@ -6,6 +6,7 @@
 mod answers;
 mod artifacts;
 mod configs;
+mod events;
 mod migrations;
 mod plugins;
 mod vms;

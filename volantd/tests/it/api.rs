@@ -1,17 +1,24 @@
 //! The API of the real daemon over its unix socket: what good and bad requests get. The daemon runs in a network namespace of its own
 //! and has no VMM, so nothing here boots; `cargo xtask e2e` does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 
-fn manifest(url: &Path) -> Value {
+pub(crate) fn manifest(url: &Path) -> Value {
     json!({
         "name": "x", "version": "1", "initramfs": {"url": url},
         "workload": {"entrypoint": ["/x"], "base_url": "http://127.0.0.1"}
     })
+}
+
+/// An artifact that can be installed.
+pub(crate) fn plugin(dir: &Path) -> PathBuf {
+    let artifact = dir.join("plugin.cpio");
+    fs_err::write(&artifact, crate::stores::archive()).unwrap();
+    artifact
 }
 
 #[test]

@@ -22,7 +22,7 @@ const TCP_ADDRESS: &str = "127.0.0.1:7777";
 /// A daemon of its own; ended when this is dropped.
 pub(crate) struct Daemon {
     child: Child,
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
     namespace: Option<Namespace>,
     description: Description,
     pub(crate) dir: tempfile::TempDir,

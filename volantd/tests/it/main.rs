@@ -8,6 +8,7 @@ mod api_gate;
 mod artifact;
 mod conformity;
 mod daemon;
+mod events;
 mod media;
 mod net;
 mod netns;

@@ -13,7 +13,10 @@ use common::api::{ConfigResources, VmConfig, VmStatus};
 use common::digest::Digest;
 use common::manifest::{ArtifactKind, Manifest};
 use common::name::Name;
+use volantd::agent::AgentClient;
 use volantd::console::Consoles;
+use volantd::event::Events;
+use volantd::log::{DEFAULT_MAX_FILE_BYTES, Logs};
 use volantd::machine::ports::{
     BoxFuture, Guest, GuestEndpoint, Lease, Network, StepError, VmmKind,
 };
@@ -118,7 +121,14 @@ impl Daemon {
         let artifact = stores.install(image, None, rootfs).await.unwrap();
         let wire = Arc::new(Wire::default());
         let store = Arc::new(Store::open(&state_dir.join("state.db")).unwrap());
+        let events = Events::open(store.clone(), Arc::new(SystemClock));
+        let events = Arc::new(events.await.unwrap());
+        let agent = Arc::new(AgentClient::with_port(9));
+        let clock = Arc::new(SystemClock);
+        let logs = Logs::new(agent, events.clone(), clock, DEFAULT_MAX_FILE_BYTES);
         let registry = Registry::new(Parts {
+            events,
+            logs: Arc::new(logs),
             journal: store.clone(),
             media: stores.media,
             network: wire.clone(),

@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use common::api::{
-    API_KEY_HEADER, PluginArtifact, CreateVm, InstalledPlugin, MAX_LONG_POLL_MS, PluginNames,
+    API_KEY_HEADER, CreateVm, InstalledPlugin, MAX_LONG_POLL_MS, PluginArtifact, PluginNames,
     Problem, SetEnabled, SystemInfo, Vm,
 };
 use common::manifest::Manifest;

@@ -1,6 +1,6 @@
 //! Plugins for people. Pure text.
 
-use common::api::{PluginArtifact, InstalledPlugin};
+use common::api::{InstalledPlugin, PluginArtifact};
 use common::manifest::{HealthCheck, Manifest, Rootfs, WorkloadKind};
 
 use super::table;

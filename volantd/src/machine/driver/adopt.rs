@@ -54,7 +54,7 @@ impl Driver {
         let vm = &self.record.blueprint.name;
         tracing::info!(%vm, pid = adopted.instance.record().pid, "vmm adopted");
         match adopted.serial {
-            Some(serial) => self.parts.console.attach(vm, &self.paths.state_dir, serial),
+            Some(serial) => self.parts.console.attach(vm, &self.paths, serial),
             None => {
                 tracing::warn!(%vm, "serial line not opened again: the console stays silent until the next start");
             }

@@ -7,7 +7,7 @@ use common::api::Failure;
 use tokio::time::{Instant, timeout};
 
 use super::super::blueprint::Blueprint;
-use super::super::outcome::{LastSeen, Outcome, of_exit, step_failure};
+use super::super::outcome::{LastSeen, LastWords, Outcome, of_exit, step_failure};
 use super::super::plan::Step;
 use super::super::ports::{Launch, StepError};
 use super::super::public::Observed;
@@ -127,7 +127,7 @@ impl Driver {
                 proven: false,
                 policy: self.record.blueprint.manifest.workload.restart,
                 vm_policy: self.record.blueprint.restart,
-                console: "",
+                words: &LastWords::default(),
                 vmm: instance.record().vmm.as_str(),
             };
             if let Outcome::Failed(failure) = of_exit(&exit, &seen) {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::super::follow::{Follower, Observation};
 use super::super::health::{self, View};
-use super::super::outcome::{self, CONSOLE_LINES, LastSeen, Outcome};
+use super::super::outcome::{self, LAST_LINES, LastSeen, LastWords, Outcome};
 use super::super::ports::{Instance, VmmExit};
 use super::super::public::{Observed, Probed};
 use super::super::state::{Event, Phase};
@@ -43,6 +43,7 @@ impl Driver {
         if !self.go_on(instance.as_ref()).await {
             return;
         }
+        self.follow_log(instance.as_ref());
         let port = self.record.blueprint.manifest.workload.port();
         let is_up = matches!(self.state().phase, Phase::Running { .. });
         let mut follower =
@@ -67,8 +68,8 @@ impl Driver {
                 Some(Sight::DeadlinePassed) if self.is_stable() => self.calm_down(),
                 Some(Sight::DeadlinePassed) => {
                     let waited_ms = self.parts.settings.boot_deadline.as_millis();
-                    let console = self.console_tail().await;
-                    return self.fail(outcome::boot_deadline(waited_ms, &console)).await;
+                    let words = self.last_words().await;
+                    return self.fail(outcome::boot_deadline(waited_ms, &words)).await;
                 }
                 Some(Sight::Found(Observation::Silent(error))) => {
                     self.judge(health::silent(&error)).await;
@@ -215,8 +216,8 @@ impl Driver {
         {
             return;
         }
-        let console = self.console_tail().await;
-        let failure = outcome::workload_failure(cause, &console);
+        let words = self.last_words().await;
+        let failure = outcome::workload_failure(cause, &words);
         self.undo_and(Event::Failed(failure)).await;
     }
 
@@ -231,7 +232,7 @@ impl Driver {
             }
             heard = follower.status().cloned().or(heard);
         }
-        let console = self.console_tail().await;
+        let words = self.last_words().await;
         let vmm = self
             .record
             .progress
@@ -245,7 +246,7 @@ impl Driver {
                 proven: self.record.progress.proven,
                 policy: self.record.blueprint.manifest.workload.restart,
                 vm_policy: self.record.blueprint.restart,
-                console: &console,
+                words: &words,
                 vmm,
             },
         );
@@ -278,17 +279,26 @@ impl Driver {
         self.apply(event).await;
     }
 
-    /// The last lines of the console, once they had time to arrive.
-    async fn console_tail(&mut self) -> String {
-        let (console, vm) = (
-            Arc::clone(&self.parts.console),
-            self.record.blueprint.name.clone(),
+    /// Fetches what the workload writes, also before the guest is known to be up: one that fails at once is gone soon.
+    fn follow_log(&self, instance: &dyn Instance) {
+        self.parts.logs.begin(
+            &self.record.blueprint.name,
+            &self.paths.state_dir,
+            &instance.record().instance,
+            self.endpoint(),
         );
+    }
+
+    /// The last lines of console and workload, once they had time to arrive.
+    async fn last_words(&mut self) -> LastWords {
+        let (parts, vm) = (Arc::clone(&self.parts), self.record.blueprint.name.clone());
         let state_dir = self.paths.state_dir.clone();
         self.finish(async move {
             sleep(CONSOLE_SETTLE).await;
-            let read =
-                tokio::task::spawn_blocking(move || console.tail(&vm, &state_dir, CONSOLE_LINES));
+            let read = tokio::task::spawn_blocking(move || LastWords {
+                console: parts.console.tail(&vm, &state_dir, LAST_LINES),
+                output: parts.logs.tail(&vm, &state_dir, LAST_LINES),
+            });
             read.await.unwrap_or_default()
         })
         .await

@@ -105,6 +105,7 @@ impl Driver {
     async fn remove_all(&mut self) -> Result<(), Failure> {
         self.wind_down().await?;
         self.show_activity(word::FILES);
+        self.parts.logs.remove(&self.record.blueprint.name);
         self.parts.console.remove(&self.record.blueprint.name);
         let state_dir = self.paths.state_dir.clone();
         self.finish(async move { steps::remove_dir(&state_dir).await })

@@ -69,6 +69,7 @@ impl Keeper {
             registry.forget(&self.name, self.id);
         }
         let last = self.publisher.borrow().clone();
+        self.parts.events.changed(Some(&last), None);
         for waiting in deleters {
             drop(waiting.send(Ok(last.clone())));
         }

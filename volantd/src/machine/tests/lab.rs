@@ -274,7 +274,9 @@ fn parts(world: &Arc<World>, store: &Store, dir: &TempDir, subnet: &str) -> Part
         network: host.clone(),
         vmm: host.clone(),
         guest: host.clone(),
-        console: host,
+        console: host.clone(),
+        events: host.clone(),
+        logs: host,
         clock: Arc::new(SystemClock),
         settings: Settings {
             state_dir: dir.path().join("state"),

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use common::agent::HealthState;
-use common::api::VmStatus;
+use common::api::{EventType, VmStatus};
 use tokio::time::Instant;
 
 use super::lab::{Lab, in_made_up_time, name};
@@ -333,5 +333,69 @@ fn a_vmm_that_ends_while_no_daemon_runs_is_replaced() {
         lab.restart_daemon().await;
         lab.until_healthy("web").await;
         lab.assert_nothing_leaked().await;
+    });
+}
+
+#[test]
+fn a_life_is_told_in_order() {
+    in_made_up_time(async {
+        let mut lab = Lab::new().await;
+        lab.up("web").await;
+        lab.restart_daemon().await;
+        lab.until_healthy("web").await;
+        lab.world.end("web", VmmExit::Signalled { signal: 9 });
+        lab.until("web", |vm| vm.restarts.vm == 1).await;
+        lab.until_healthy("web").await;
+        lab.registry.stop(&name("web")).await.unwrap();
+        lab.until_status("web", VmStatus::Stopped).await;
+        lab.registry.delete(&name("web")).await.unwrap();
+        let mut told = lab.world.told("web");
+        told.retain(|kind| !matches!(kind, EventType::VmPhase | EventType::VmBoot));
+        assert_eq!(
+            told,
+            [
+                EventType::VmCreated,
+                EventType::VmRunning,
+                EventType::VmHealth,
+                EventType::VmCrashed,
+                EventType::VmRestart,
+                EventType::VmRunning,
+                EventType::VmHealth,
+                EventType::VmStopped,
+                EventType::VmDeleted,
+            ],
+            "a new daemon tells nothing of what did not change"
+        );
+    });
+}
+
+#[test]
+fn a_log_is_followed_for_as_long_as_there_is_a_guest() {
+    in_made_up_time(async {
+        let mut lab = Lab::new().await;
+        lab.create("web").await.unwrap();
+        lab.until("web", |vm| vm.step.as_deref() == Some("guest"))
+            .await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let launch = lab.world.followed("web");
+        assert!(launch.is_some(), "before the guest is up");
+        lab.until_healthy("web").await;
+        lab.restart_daemon().await;
+        lab.until_healthy("web").await;
+        assert_eq!(lab.world.followed("web"), launch, "the same launch goes on");
+        lab.registry.stop(&name("web")).await.unwrap();
+        lab.until_status("web", VmStatus::Stopped).await;
+        assert_eq!(lab.world.followed("web"), None);
+        lab.registry.start(&name("web")).await.unwrap();
+        lab.until_healthy("web").await;
+        assert_ne!(lab.world.followed("web"), launch);
+        lab.world.write_output("panicked at main.rs");
+        lab.world.end("web", VmmExit::GuestReset);
+        let crashed = lab.until_status("web", VmStatus::Crashed).await;
+        let hints = crashed.failure.unwrap().hints;
+        assert!(
+            hints[0].contains("panicked at main.rs"),
+            "its last words are told: {hints:?}"
+        );
     });
 }

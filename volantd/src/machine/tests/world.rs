@@ -10,15 +10,18 @@ use std::time::Duration;
 use common::agent::{
     AgentStatus, GuestHealth, GuestPhase, HealthState, PhaseMark, WorkloadExit, WorkloadStatus,
 };
+use common::api::{EventType, Vm};
 use common::name::Name;
+use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::event::between;
 use crate::machine::plan::Step;
 use crate::machine::ports::{
-    Accelerator, Adopted, BootMedia, BoxFuture, ConsoleSink, Guest, GuestEndpoint, Instance,
-    InstanceRecord, Launch, Lease, Media, Network, SerialStream, StepError, VmPaths, Vmm, VmmExit,
-    VmmKind,
+    Accelerator, Adopted, BootMedia, BoxFuture, ConsoleSink, EventSink, Guest, GuestEndpoint,
+    Instance, InstanceRecord, Launch, Lease, LogSink, Media, Network, SerialStream, StepError,
+    VmPaths, Vmm, VmmExit, VmmKind,
 };
 use crate::machine::record::{
     ConfigVersion, Draft, Durability, Journal, JournalError, Progress, Unreadable, VmRecord,
@@ -107,6 +110,10 @@ struct Inner {
     panics: u32,
     cannot_launch: bool,
     console: String,
+    output: String,
+    /// The launches whose logs are followed.
+    followed: BTreeMap<Name, String>,
+    events: Vec<(Name, EventType)>,
     points: usize,
     dies_at: Option<usize>,
     refused_saves: u32,
@@ -175,6 +182,27 @@ impl World {
 
     pub(super) fn write_console(&self, text: &str) {
         self.lock().console = text.to_owned();
+    }
+
+    pub(super) fn write_output(&self, text: &str) {
+        self.lock().output = text.to_owned();
+    }
+
+    /// The launch of a VM whose log is followed.
+    pub(super) fn followed(&self, vm: &str) -> Option<String> {
+        let inner = self.lock();
+        let mut of_vm = inner
+            .followed
+            .iter()
+            .filter(|(name, _)| name.as_str() == vm);
+        of_vm.next().map(|(_, launch)| launch.clone())
+    }
+
+    /// What was told of a VM so far, in order.
+    pub(super) fn told(&self, vm: &str) -> Vec<EventType> {
+        let inner = self.lock();
+        let of_vm = inner.events.iter().filter(|(name, _)| name.as_str() == vm);
+        of_vm.map(|(_, kind)| *kind).collect()
     }
 
     /// The daemon dies at the `point`th call from now on.
@@ -704,8 +732,8 @@ impl Guest for Host {
 }
 
 impl ConsoleSink for Host {
-    fn attach(&self, _vm: &Name, state_dir: &Path, _stream: Box<dyn SerialStream>) {
-        fs_err::write(state_dir.join("console.log"), "a line").unwrap();
+    fn attach(&self, _vm: &Name, paths: &VmPaths, _stream: Box<dyn SerialStream>) {
+        fs_err::write(paths.state_dir.join("console.log"), "a line").unwrap();
     }
 
     fn detach(&self, _vm: &Name) {}
@@ -714,6 +742,34 @@ impl ConsoleSink for Host {
 
     fn tail(&self, _vm: &Name, _state_dir: &Path, _lines: usize) -> String {
         self.0.lock().console.clone()
+    }
+}
+
+impl LogSink for Host {
+    fn begin(&self, vm: &Name, state_dir: &Path, launch: &str, _endpoint: GuestEndpoint) {
+        assert!(state_dir.is_dir(), "the folders come first");
+        let mut inner = self.0.lock();
+        inner.followed.insert(vm.clone(), launch.to_owned());
+    }
+
+    fn end(&self, vm: &Name) {
+        self.0.lock().followed.remove(vm);
+    }
+
+    fn remove(&self, vm: &Name) {
+        self.end(vm);
+    }
+
+    fn tail(&self, _vm: &Name, _state_dir: &Path, _lines: usize) -> String {
+        self.0.lock().output.clone()
+    }
+}
+
+impl EventSink for Host {
+    fn changed(&self, before: Option<&Vm>, after: Option<&Vm>) {
+        let events = between(before, after, Timestamp::UNIX_EPOCH);
+        let told = events.into_iter().map(|event| (event.name, event.kind));
+        self.0.lock().events.extend(told);
     }
 }
 

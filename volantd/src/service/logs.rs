@@ -1,0 +1,36 @@
+//! The logs of workloads for whoever asks.
+
+use common::name::Name;
+
+use super::{ErrorKind, Service, ServiceError};
+use crate::console::LogReader;
+use crate::log::{Filter, Follow, Reader};
+
+impl Service {
+    /// A reader of what a VM's workload writes.
+    ///
+    /// # Errors
+    /// If there is no such VM, or there are too many readers.
+    pub fn read_log(&self, name: &Name, filter: Filter) -> Result<Reader, ServiceError> {
+        let paths = self.parts.registry.paths(name)?;
+        self.parts
+            .logs
+            .read(name, &paths.state_dir, filter)
+            .map_err(|error| ServiceError::new(ErrorKind::Unavailable, error.to_string()))
+    }
+
+    /// A reader of what a VM wrote on its serial console: the last `tail` lines, or all that is kept.
+    ///
+    /// # Errors
+    /// As [`Service::read_log`].
+    pub fn read_console_log(
+        &self,
+        name: &Name,
+        tail: Option<usize>,
+        follow: Follow,
+    ) -> Result<LogReader, ServiceError> {
+        self.console(name)?
+            .read(tail, follow)
+            .map_err(|error| ServiceError::new(ErrorKind::Unavailable, error.to_string()))
+    }
+}
