@@ -2,7 +2,8 @@
 //!
 //! This is the only place that reads the environment. Nothing is created or opened here, except the file itself.
 
-use std::collections::BTreeSet;
+mod reader;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,14 +14,14 @@ use clap::Args;
 use common::api::{DEFAULT_API_LISTEN, DEFAULT_API_SOCKET, DEFAULT_TOKEN_FILE};
 use common::guest_config::Secret;
 use common::net::Subnet;
-use fledge::signature::PublicKey;
 use serde::Deserialize;
 
-use crate::access::{Access, Network, Origins};
+use crate::access::Access;
 use crate::limits::{self, Limits};
 use crate::log::DEFAULT_MAX_FILE_BYTES;
-use crate::signature::{Policy, Signatures};
+use crate::signature::Signatures;
 use crate::vmm::detect::Wish;
+use reader::Reader;
 
 /// Where the file is unless told otherwise. It need not exist there.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/volant/volantd.toml";
@@ -375,199 +376,10 @@ fn resolve(
     Ok((config, settings))
 }
 
-/// Turns the gathered texts into values.
-struct Reader<'a> {
-    settings: &'a [Setting],
-}
-
-impl Reader<'_> {
-    fn text(&self, key: &str) -> &str {
-        self.settings
-            .iter()
-            .find(|setting| setting.key == key)
-            .map_or("", |setting| setting.value.trim())
-    }
-
-    fn wrong(&self, key: &'static str, reason: impl Into<String>) -> ConfigError {
-        let origin = self
-            .settings
-            .iter()
-            .find(|setting| setting.key == key)
-            .map_or(Origin::Default, |found| found.origin);
-        ConfigError::Value {
-            key,
-            value: self.text(key).to_owned(),
-            origin,
-            reason: reason.into(),
-        }
-    }
-
-    fn parse<T: std::str::FromStr>(
-        &self,
-        key: &'static str,
-        expected: &str,
-    ) -> Result<T, ConfigError> {
-        self.text(key)
-            .parse()
-            .map_err(|_| self.wrong(key, format!("expected {expected}")))
-    }
-
-    fn path(&self, key: &'static str) -> Result<PathBuf, ConfigError> {
-        let path = PathBuf::from(self.text(key));
-        if path.is_absolute() {
-            Ok(path)
-        } else {
-            Err(self.wrong(key, "expected an absolute path"))
-        }
-    }
-
-    /// A list of folders; `default` where none is named.
-    fn folders(
-        &self,
-        key: &'static str,
-        default: Option<&Path>,
-    ) -> Result<Vec<PathBuf>, ConfigError> {
-        let texts = self.text(key).split(',').map(str::trim);
-        let named = texts.filter(|text| !text.is_empty()).map(PathBuf::from);
-        let named: Vec<PathBuf> = named.collect();
-        if named.is_empty() {
-            return Ok(default.map(Path::to_path_buf).into_iter().collect());
-        }
-        if named.iter().all(|path| path.is_absolute()) {
-            Ok(named)
-        } else {
-            Err(self.wrong(key, "expected absolute paths"))
-        }
-    }
-
-    fn program(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
-        match self.text(key) {
-            "" => Ok(None),
-            _ => self.path(key).map(Some),
-        }
-    }
-
-    fn listen(&self) -> Result<Option<SocketAddr>, ConfigError> {
-        match self.text("api_listen") {
-            "" | "none" => Ok(None),
-            _ => self
-                .parse(
-                    "api_listen",
-                    "an address and port such as 127.0.0.1:7777, or `none`",
-                )
-                .map(Some),
-        }
-    }
-
-    fn interface(&self, key: &'static str) -> Result<String, ConfigError> {
-        let name = self.text(key);
-        let fits = (1..=common::net::MAX_INTERFACE_NAME_BYTES).contains(&name.len());
-        if fits
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        {
-            Ok(name.to_owned())
-        } else {
-            Err(self.wrong(
-                key,
-                "expected an interface name of at most 15 letters, digits, `-` and `_`",
-            ))
-        }
-    }
-
-    fn choice<T: Copy>(&self, key: &'static str, table: &[(&str, T)]) -> Result<T, ConfigError> {
-        table
-            .iter()
-            .find(|(word, _)| *word == self.text(key))
-            .map(|(_, value)| *value)
-            .ok_or_else(|| {
-                let words: Vec<&str> = table.iter().map(|(word, _)| *word).collect();
-                self.wrong(key, format!("expected one of {}", words.join(", ")))
-            })
-    }
-
-    fn limits(&self) -> Result<Limits, ConfigError> {
-        Ok(Limits::new(
-            self.number("max_body_kib", 1, 64 * 1024)?,
-            self.number("body_timeout_s", 1, 3600)?,
-            self.number("max_requests", 1, 65_536)?,
-            self.number("max_streams", 1, 65_536)?,
-        ))
-    }
-
-    fn access(&self) -> Result<Access, ConfigError> {
-        let networks = self.words("api_allow_cidr").map(str::parse);
-        let networks: Result<Vec<Network>, _> = networks.collect();
-        let networks = networks.map_err(|error| self.wrong("api_allow_cidr", error.to_string()))?;
-        let origins: BTreeSet<String> = self.words("cors_origins").map(str::to_owned).collect();
-        let is_origin = |origin: &String| {
-            let (scheme, host) = origin.split_once("://").unwrap_or_default();
-            matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains('/')
-        };
-        let origins = if origins.contains("*") {
-            Origins::Any
-        } else if origins.iter().all(is_origin) {
-            Origins::Listed(origins)
-        } else {
-            return Err(self.wrong(
-                "cors_origins",
-                "expected origins such as https://host:port, or *",
-            ));
-        };
-        // Whatever name others are told is one that they use.
-        let advertised = self.text("api_advertise");
-        let advertised = advertised
-            .rsplit_once(':')
-            .map_or(advertised, |(host, _)| host);
-        let hosts = self.words("api_hosts").chain([advertised]);
-        Ok(Access {
-            hosts: hosts
-                .filter(|host| !host.is_empty())
-                .map(str::to_lowercase)
-                .collect(),
-            origins,
-            networks,
-        })
-    }
-
-    /// The parts of a list, with commas between.
-    fn words(&self, key: &str) -> impl Iterator<Item = &str> {
-        let words = self.text(key).split(',').map(str::trim);
-        words.filter(|word| !word.is_empty())
-    }
-
-    fn signatures(&self) -> Result<Signatures, ConfigError> {
-        let policy = self.choice(
-            "require_signatures",
-            &[("false", Policy::Optional), ("true", Policy::Required)],
-        )?;
-        let text = self.text("trusted_keys");
-        let keys = text.split(',').filter(|_| !text.is_empty());
-        let keys: Result<Vec<PublicKey>, _> = keys.map(str::parse).collect();
-        let keys = keys.map_err(|error| self.wrong("trusted_keys", error.to_string()))?;
-        if policy == Policy::Required && keys.is_empty() {
-            return Err(self.wrong(
-                "require_signatures",
-                "no key is trusted, so nothing could be booted: name one in `trusted_keys`",
-            ));
-        }
-        Ok(Signatures::new(keys, policy))
-    }
-
-    fn number(&self, key: &'static str, least: u64, most: u64) -> Result<u64, ConfigError> {
-        let number: u64 = self.parse(key, &format!("a number from {least} to {most}"))?;
-        if (least..=most).contains(&number) {
-            Ok(number)
-        } else {
-            Err(self.wrong(key, format!("expected a number from {least} to {most}")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Origins;
 
     fn run(
         flags: &Flags,
