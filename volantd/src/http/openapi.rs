@@ -13,7 +13,7 @@ use axum::extract::Path;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use common::api::{API_KEY_HEADER, PROBLEM_CONTENT_TYPE, Problem};
+use common::api::{API_KEY_HEADER, PROBLEM_CONTENT_TYPE, Problem, WaitGoal};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -84,7 +84,7 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().into());
     info(title = "Volant", description = DESCRIPTION),
     servers((url = "/", description = "The daemon that served this document")),
     security(("token" = []), ("bearer" = [])),
-    components(schemas(Problem)),
+    components(schemas(Problem, WaitGoal)),
     tags(
         (name = "system", description = "The daemon itself"),
         (name = "plugins", description = "Manifests and the artifacts that they name"),

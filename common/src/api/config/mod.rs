@@ -65,7 +65,7 @@ pub struct VmConfig {
     pub env: BTreeMap<String, String>,
     /// Free labels of the user.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Object>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Value>))]
     pub metadata: BTreeMap<String, Value>,
     /// What happens when the VM ends by itself; the workload's policy if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

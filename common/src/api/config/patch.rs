@@ -58,7 +58,7 @@ pub struct ConfigPatch {
     pub env: BTreeMap<String, Option<String>>,
     /// See [`VmConfig::metadata`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Object>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Value>))]
     pub metadata: BTreeMap<String, Option<Value>>,
     /// See [`VmConfig::restart_policy`].
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given")]
