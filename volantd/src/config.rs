@@ -351,14 +351,7 @@ fn resolve(
         kernel_dirs: read.folders("kernel_dirs", kernel.parent())?,
         disk_dirs: read.folders("disk_dirs", Some(&state_dir.join("disks")))?,
         kernel,
-        boot_timeout: match read.text("boot_timeout_s") {
-            "auto" => None,
-            _ => Some(Duration::from_secs(read.number(
-                "boot_timeout_s",
-                1,
-                3600,
-            )?)),
-        },
+        boot_timeout: read.boot_timeout()?,
         max_artifact_bytes: read.number("max_artifact_mib", 1, 1024 * 1024)? * 1024 * 1024,
         max_log_bytes: read.number("max_log_mib", 1, 1024)? * 1024 * 1024,
         signatures: Arc::new(read.signatures()?),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fledge::signature::PublicKey;
 
@@ -125,6 +126,14 @@ impl Reader<'_> {
                 let words: Vec<&str> = table.iter().map(|(word, _)| *word).collect();
                 self.wrong(key, format!("expected one of {}", words.join(", ")))
             })
+    }
+
+    pub(super) fn boot_timeout(&self) -> Result<Option<Duration>, ConfigError> {
+        if self.text("boot_timeout_s") == "auto" {
+            return Ok(None);
+        }
+        let seconds = self.number("boot_timeout_s", 1, 3600)?;
+        Ok(Some(Duration::from_secs(seconds)))
     }
 
     pub(super) fn limits(&self) -> Result<Limits, ConfigError> {
