@@ -5,17 +5,25 @@
 mod connect;
 mod exchange;
 mod logs;
+mod session;
+mod stream;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use common::agent::{AgentStatus, MAX_STATUS_WAIT_MS, SECRET_HEADER, SHUTDOWN_PATH, STATUS_PATH};
+use common::agent::stats::GuestStats;
+use common::agent::{
+    AgentStatus, MAX_STATUS_WAIT_MS, SECRET_HEADER, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH,
+};
 use common::error_chain::Chain;
 use hyper::Method;
 
 use crate::machine::ports::{BoxFuture, Guest, GuestEndpoint, StepError};
 use exchange::Call;
+
+pub use session::{SessionError, read_message, write_message};
+pub use stream::{GuestBody, Trust, upgraded};
 
 /// How long a guest may take to accept a connection. A guest that runs does it in about a millisecond; one that is not there yet says
 /// nothing, and the caller wants to try again soon.
@@ -119,6 +127,24 @@ impl AgentClient {
         let body = self.call(guest, &call, wait + ANSWER_LIMIT).await?;
         let status = serde_json::from_slice(&body).map_err(AgentError::NotAStatus)?;
         Ok(bounded(status))
+    }
+
+    /// What the guest says that it uses, within `limit`. Not bounded in value: a guest may claim anything.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn stats(
+        &self,
+        guest: &GuestEndpoint,
+        limit: Duration,
+    ) -> Result<GuestStats, AgentError> {
+        let call = Call {
+            method: Method::GET,
+            path: STATS_PATH,
+            header: Some((SECRET_HEADER, guest.secret.expose())),
+        };
+        let body = self.call(guest, &call, limit).await?;
+        serde_json::from_slice(&body).map_err(AgentError::NotAStatus)
     }
 
     async fn post_shutdown(

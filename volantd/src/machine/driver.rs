@@ -19,13 +19,14 @@ use std::time::Duration;
 use common::agent::AgentStatus;
 use common::api::{Failure, Vm};
 use common::error_chain::Chain;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::pause::Cpus;
 use super::backoff::Backoff;
 use super::blueprint::Blueprint;
 use super::error::MachineError;
+use super::live::{Live, Publisher};
 use super::parts::Parts;
 use super::plan::word;
 use super::ports::{BootMedia, Instance, Launch, VmPaths};
@@ -102,7 +103,7 @@ pub(super) struct Driver {
     record: VmRecord,
     paths: VmPaths,
     inbox: mpsc::Receiver<Command>,
-    publisher: Arc<watch::Sender<Vm>>,
+    publisher: Arc<Publisher>,
     observed: Observed,
     launch: Option<Arc<Launch>>,
     media: Option<Arc<BootMedia>>,
@@ -133,7 +134,7 @@ impl Driver {
         parts: Arc<Parts>,
         record: VmRecord,
         inbox: mpsc::Receiver<Command>,
-        publisher: Arc<watch::Sender<Vm>>,
+        publisher: Arc<Publisher>,
         origin: Origin,
     ) -> Self {
         let paths = parts.settings.paths(&record);
@@ -280,9 +281,22 @@ impl Driver {
 
     /// Publishes what is known; only what a new daemon need not know may be published without being recorded.
     fn publish(&self) {
+        self.publisher.show_live(self.live());
         let after = self.public();
         let before = self.publisher.send_replace(after.clone());
         self.parts.events.changed(Some(&before), Some(&after));
+    }
+
+    /// The guest that can be reached, as long as its VMM lives.
+    fn live(&self) -> Option<Live> {
+        let vmm = self.instance.clone()?;
+        Some(Live {
+            blueprint: Arc::clone(&self.record.blueprint),
+            lease: self.record.lease.clone(),
+            endpoint: self.endpoint(),
+            record: vmm.record(),
+            vmm,
+        })
     }
 
     fn public(&self) -> Vm {

@@ -23,6 +23,7 @@ use self::keeper::Keeper;
 use super::blueprint::Blueprint;
 use super::driver::{Asked, Command, INBOX_REQUESTS, Origin, Reconfigure};
 use super::error::MachineError;
+use super::live::{Live, LiveGuest, Publisher};
 use super::parts::Parts;
 use super::ports::VmPaths;
 use super::public::{self, Observed};
@@ -78,6 +79,7 @@ struct Machine {
     paths: VmPaths,
     inbox: mpsc::Sender<Command>,
     public: watch::Receiver<Vm>,
+    live: watch::Receiver<Option<Arc<Live>>>,
     /// None once the registry is shut down.
     keeper: Option<JoinHandle<()>>,
 }
@@ -188,6 +190,15 @@ impl Registry {
             Ok(Err(_)) => Err(MachineError::NotFound { name: name.clone() }),
             Err(_) => self.get(name),
         }
+    }
+
+    /// The guest of a VM, if it has one now: its VMM lives, whether or not its agent answers.
+    ///
+    /// # Errors
+    /// [`MachineError::NotFound`].
+    pub fn live(&self, name: &Name) -> Result<Option<LiveGuest>, MachineError> {
+        let seen = self.inner.find(name, |machine| machine.live.clone())?;
+        Ok(LiveGuest::of(seen))
     }
 
     /// The folders of a VM.
@@ -429,7 +440,8 @@ impl Inner {
     fn begin(self: &Arc<Self>, record: VmRecord, origin: Origin) -> watch::Receiver<Vm> {
         let (inbox, commands) = mpsc::channel(INBOX_REQUESTS);
         let vm = public::vm(&record, &Observed::default(), &self.parts.settings);
-        let (publisher, public) = watch::channel(vm);
+        let publisher = Publisher::new(vm);
+        let (public, live) = (publisher.subscribe(), publisher.subscribe_live());
         let (id, name) = (record.id, record.blueprint.name.clone());
         let paths = self.parts.settings.paths(&record);
         let keeper = Keeper {
@@ -450,6 +462,7 @@ impl Inner {
                 paths,
                 inbox,
                 public,
+                live,
                 keeper: Some(keeper),
             },
         );

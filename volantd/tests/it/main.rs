@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod agent;
+mod agent_stream;
 mod api;
 mod api_artifacts;
 mod api_gate;

@@ -28,7 +28,7 @@ pub(super) struct Keeper {
     pub(super) parts: Arc<Parts>,
     pub(super) id: i64,
     pub(super) name: Name,
-    pub(super) publisher: Arc<watch::Sender<Vm>>,
+    pub(super) publisher: Arc<Publisher>,
 }
 
 impl Keeper {
