@@ -23,4 +23,5 @@ pub mod state_lock;
 pub mod store;
 pub mod task;
 pub mod token;
+pub mod usage;
 pub mod vmm;

@@ -5,6 +5,7 @@ mod config;
 mod event;
 mod log;
 mod problem;
+mod stats;
 mod system;
 mod vm;
 mod wait;
@@ -25,6 +26,7 @@ pub use event::{
 };
 pub use log::{LogEntry, LogMessage, NDJSON_CONTENT_TYPE};
 pub use problem::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
+pub use stats::{DiskStats, HostStats, NetworkStats, VmStats};
 pub use system::{
     DiskItem, DiskUse, PluginState, Pruned, PrunedArtifact, SystemInfo, SystemStatus, SystemSummary,
 };

@@ -267,6 +267,21 @@ pub enum VmmExit {
     Unknown,
 }
 
+/// What a guest did with one of its disks since its VMM started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// The VMM's name for it.
+    pub name: String,
+    /// Bytes that it read.
+    pub read_bytes: u64,
+    /// Bytes that it wrote.
+    pub write_bytes: u64,
+    /// Requests that it read with.
+    pub read_ops: u64,
+    /// Requests that it wrote with.
+    pub write_ops: u64,
+}
+
 /// One living VMM process.
 pub trait Instance: Send + Sync {
     /// What to record.
@@ -283,6 +298,10 @@ pub trait Instance: Send + Sync {
     fn quit(&self) -> BoxFuture<'_, Result<(), StepError>>;
     /// Sends SIGTERM (`force` false) or SIGKILL. A process that is gone is fine.
     fn signal(&self, force: bool) -> Result<(), StepError>;
+    /// What the guest did with its disks, as far as its VMM counts it.
+    fn disks(&self) -> BoxFuture<'_, Result<Vec<DiskUse>, StepError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 /// Runs VMM processes of one kind.

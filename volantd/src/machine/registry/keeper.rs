@@ -3,14 +3,14 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use common::api::Vm;
 use common::error_chain::Chain;
 use common::name::Name;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::driver::{Command, Driver, INBOX_REQUESTS, Origin, Reply};
+use super::super::live::Publisher;
 use super::super::parts::Parts;
 use super::super::record::VmRecord;
 use super::Inner;

@@ -2,6 +2,7 @@
 //!
 //! One call at a time and one connection each: the server admits ten connections, and serves calls one after the other anyway.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,9 @@ pub(super) struct Info {
     pub(super) serial: Option<PathBuf>,
 }
 
+/// Counters by device and name.
+pub(super) type Counters = HashMap<String, HashMap<String, i64>>;
+
 /// A client of one Cloud Hypervisor.
 pub(super) struct Client {
     api: Mutex<SocketBasedApiClient>,
@@ -153,6 +157,12 @@ impl Client {
     /// Makes the guest's CPUs go on.
     pub(super) async fn resume(&self, wait: Duration) -> Result<(), ClientError> {
         self.call("vm.resume", wait, DefaultApi::resume_vm).await
+    }
+
+    /// What it counts of each of its devices.
+    pub(super) async fn counters(&self, wait: Duration) -> Result<Counters, ClientError> {
+        self.call("vm.counters", wait, DefaultApi::vm_counters_get)
+            .await
     }
 
     /// Ends the VM and the VMM.

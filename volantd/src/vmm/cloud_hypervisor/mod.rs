@@ -22,14 +22,15 @@ use fs_err as fs;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use self::client::{Client, ClientError, GuestState};
+use self::client::{Client, ClientError, Counters, GuestState};
 use self::events::Seen;
 use self::pty::Pty;
 use super::launch::{Deadlines, Order, Unfinished, quit, while_alive};
 use super::process::{Ending, Process};
 use super::{socket, stderr};
 use crate::machine::ports::{
-    Adopted, BoxFuture, Instance, InstanceRecord, SerialStream, StepError, VmmExit, VmmKind,
+    Adopted, BoxFuture, DiskUse, Instance, InstanceRecord, SerialStream, StepError, VmmExit,
+    VmmKind,
 };
 
 const KIND: VmmKind = VmmKind::CloudHypervisor;
@@ -296,6 +297,37 @@ impl Instance for CloudHypervisor {
     fn signal(&self, force: bool) -> Result<(), StepError> {
         super::signal(&self.process, KIND, force)
     }
+
+    fn disks(&self) -> BoxFuture<'_, Result<Vec<DiskUse>, StepError>> {
+        Box::pin(async move {
+            let counters = self.client.counters(self.deadlines.call).await?;
+            Ok(disks(&counters))
+        })
+    }
+}
+
+/// The counters of the disks, in the guest's order: `_disk0` and so on are the names of those that got none.
+fn disks(counters: &Counters) -> Vec<DiskUse> {
+    let numbered = |name: &str| -> Option<u32> { name.strip_prefix("_disk")?.parse().ok() };
+    let mut found: Vec<_> = counters
+        .iter()
+        .filter_map(|(name, of_disk)| Some((numbered(name)?, name, of_disk)))
+        .collect();
+    found.sort_unstable_by_key(|(number, _, _)| *number);
+    let disks = found.into_iter().map(|(_, name, of_disk)| {
+        let counter = |key: &str| {
+            let value = of_disk.get(key).copied().unwrap_or(0);
+            u64::try_from(value).unwrap_or(0)
+        };
+        DiskUse {
+            name: name.trim_start_matches('_').to_owned(),
+            read_bytes: counter("read_bytes"),
+            write_bytes: counter("write_bytes"),
+            read_ops: counter("read_ops"),
+            write_ops: counter("write_ops"),
+        }
+    });
+    disks.collect()
 }
 
 fn classify(ending: Ending, seen: Seen, stderr: String) -> VmmExit {
@@ -314,7 +346,32 @@ fn classify(ending: Ending, seen: Seen, stderr: String) -> VmmExit {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+
+    #[test]
+    fn disks_are_counted_in_order() {
+        let of = |read: i64| {
+            HashMap::from([
+                ("read_bytes".to_owned(), read),
+                ("write_ops".to_owned(), -1),
+                ("read_latency_min".to_owned(), 7),
+            ])
+        };
+        let counters = HashMap::from([
+            ("_net2".to_owned(), of(1)),
+            ("_disk10".to_owned(), of(10)),
+            ("_disk9".to_owned(), of(9)),
+            ("_diskette".to_owned(), of(2)),
+        ]);
+        let disks = disks(&counters);
+        let seen: Vec<_> = disks
+            .iter()
+            .map(|disk| (disk.name.as_str(), disk.read_bytes, disk.write_ops))
+            .collect();
+        assert_eq!(seen, [("disk9", 9, 0), ("disk10", 10, 0)]);
+    }
 
     #[test]
     fn every_end_has_its_name() {

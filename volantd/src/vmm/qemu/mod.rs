@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
@@ -19,7 +20,8 @@ use super::launch::{Deadlines, Order, Unfinished, quit, while_alive};
 use super::process::{Ending, Process};
 use super::socket;
 use crate::machine::ports::{
-    Adopted, BoxFuture, Instance, InstanceRecord, SerialStream, StepError, VmmExit, VmmKind,
+    Adopted, BoxFuture, DiskUse, Instance, InstanceRecord, SerialStream, StepError, VmmExit,
+    VmmKind,
 };
 
 const KIND: VmmKind = VmmKind::Qemu;
@@ -61,6 +63,21 @@ impl Files {
 struct Chardev {
     label: String,
     filename: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct BlockStats {
+    #[serde(default)]
+    device: String,
+    stats: BlockCounters,
+}
+
+#[derive(Debug, Deserialize)]
+struct BlockCounters {
+    rd_bytes: u64,
+    wr_bytes: u64,
+    rd_operations: u64,
+    wr_operations: u64,
 }
 
 /// Starts QEMU with the VM's configuration on its command line, the guest not running.
@@ -264,6 +281,30 @@ impl Instance for Qemu {
     fn signal(&self, force: bool) -> Result<(), StepError> {
         super::signal(&self.process, KIND, force)
     }
+
+    fn disks(&self) -> BoxFuture<'_, Result<Vec<DiskUse>, StepError>> {
+        Box::pin(async move {
+            let wait = self.deadlines.call;
+            let answer = self.qmp()?.execute("query-blockstats", wait).await?;
+            Ok(disks(answer)?)
+        })
+    }
+}
+
+/// The counters of the disks (`query-blockstats` in QEMU's qapi/block-core.json).
+fn disks(answer: Value) -> Result<Vec<DiskUse>, QmpError> {
+    let counted: Vec<BlockStats> =
+        serde_json::from_value(answer).map_err(|error| QmpError::Garbled {
+            line: error.to_string(),
+        })?;
+    let disks = counted.into_iter().map(|block| DiskUse {
+        name: block.device,
+        read_bytes: block.stats.rd_bytes,
+        write_bytes: block.stats.wr_bytes,
+        read_ops: block.stats.rd_operations,
+        write_ops: block.stats.wr_operations,
+    });
+    Ok(disks.collect())
 }
 
 fn classify(ending: Ending, seen: Seen, stderr: String) -> VmmExit {
@@ -284,7 +325,24 @@ fn classify(ending: Ending, seen: Seen, stderr: String) -> VmmExit {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn disks_are_counted() {
+        let stats = json!({"rd_bytes": 1, "wr_bytes": 2, "rd_operations": 3, "wr_operations": 4, "flush_operations": 9});
+        let expected = DiskUse {
+            name: "disk0".to_owned(),
+            read_bytes: 1,
+            write_bytes: 2,
+            read_ops: 3,
+            write_ops: 4,
+        };
+        let answer = json!([{"device": "disk0", "qdev": "/machine/x", "stats": stats}]);
+        assert_eq!(disks(answer).unwrap(), [expected]);
+        assert!(disks(json!([{"stats": {"rd_bytes": -1}}])).is_err());
+    }
 
     #[test]
     fn every_end_has_its_name() {
