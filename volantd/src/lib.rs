@@ -17,6 +17,7 @@ pub mod logging;
 pub mod machine;
 pub mod media;
 pub mod net;
+pub mod outside;
 pub mod service;
 pub mod signature;
 pub mod state_lock;
