@@ -144,6 +144,8 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
         state_dir: config.state_dir.clone(),
         logs,
         events,
+        agent: AgentClient::default(),
+        clock: Arc::new(SystemClock),
         capacity: host_capacity()?,
         info,
     }));

@@ -14,7 +14,9 @@ const FILE: &str = "docs/openapi.json";
 /// When volantd cannot be built or the file not be written.
 pub(crate) fn run() -> Result<()> {
     let output = workspace::cargo()
-        .args(["run", "--quiet", "-p", "volantd", "--", "openapi"])
+        .args([
+            "run", "--quiet", "-p", "volantd", "--bin", "volantd", "--", "openapi",
+        ])
         .stderr(std::process::Stdio::inherit())
         .output()
         .context("Could not start cargo")?;

@@ -20,21 +20,33 @@ impl TokenCheck {
         let key = headers
             .get(API_KEY_HEADER)
             .and_then(|value| value.to_str().ok());
-        let bearer = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        key.or(bearer)
+        key.or(bearer(headers))
             .is_some_and(|presented| self.0.matches(presented.trim()))
     }
+
+    /// Takes the token out of a request: nothing behind this needs it, and some requests are passed on to guests.
+    fn take_out(&self, headers: &mut HeaderMap) {
+        headers.remove(API_KEY_HEADER);
+        if bearer(headers).is_some_and(|presented| self.0.matches(presented.trim())) {
+            headers.remove(header::AUTHORIZATION);
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
 }
 
 pub(super) async fn require(
     State(check): State<Arc<TokenCheck>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     if check.admits(request.headers()) {
+        check.take_out(request.headers_mut());
         return next.run(request).await;
     }
     let mut problem = HttpError::plain(
@@ -77,6 +89,33 @@ mod tests {
                 HeaderValue::from_static(value),
             )]);
             assert_eq!(check.admits(&headers), admitted, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn the_token_goes_no_further_and_what_is_not_ours_does() {
+        let check = TokenCheck(Secret::from_stored("abc".to_owned()));
+        let table = [
+            (Some("abc"), Some("Bearer of-the-workload"), true),
+            (None, Some("Bearer abc"), false),
+            (Some("abc"), Some("Bearer abc"), false),
+            (Some("abc"), Some("Basic YTpi"), true),
+            (Some("abc"), None, false),
+        ];
+        for (key, authorization, is_kept) in table {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(API_KEY_HEADER, key), ("authorization", authorization)] {
+                if let Some(value) = value {
+                    headers.insert(name, HeaderValue::from_static(value));
+                }
+            }
+            check.take_out(&mut headers);
+            assert_eq!(headers.get(API_KEY_HEADER), None);
+            assert_eq!(
+                headers.contains_key(header::AUTHORIZATION),
+                is_kept,
+                "{authorization:?}"
+            );
         }
     }
 }

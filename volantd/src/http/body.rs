@@ -179,6 +179,7 @@ impl Upgrade {
         let Self { upgrade, place } = self;
         upgrade
             .max_message_size(max_message_bytes)
+            .max_frame_size(max_message_bytes)
             .on_upgrade(async move |socket| {
                 serve(socket).await;
                 drop(place);

@@ -1,6 +1,7 @@
 //! The REST API: decodes a request, calls the service, encodes the answer. Knows no SQL, no VMM and no machine.
 
 mod absent;
+mod actions;
 mod admission;
 mod artifacts;
 mod auth;
@@ -9,12 +10,17 @@ mod configs;
 mod console;
 mod detached;
 mod events;
+mod exec;
+mod files;
 mod gate;
+mod guest_answer;
 mod logs;
 mod once;
 mod openapi;
 mod plugins;
 mod problem;
+mod proxy;
+mod stats;
 mod system;
 #[cfg(test)]
 mod testing;
@@ -57,6 +63,11 @@ fn guarded() -> OpenApiRouter<Arc<Service>> {
         .merge(logs::routes())
         .merge(console::routes())
         .merge(absent::routes())
+        .merge(actions::routes())
+        .merge(exec::routes())
+        .merge(files::routes())
+        .merge(proxy::routes())
+        .merge(stats::routes())
 }
 
 /// The routes that never do.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use common::api::Vm;
 use tokio::sync::watch;
 
-use super::ports::{GuestEndpoint, Instance, InstanceRecord, Lease};
 use super::blueprint::Blueprint;
+use super::ports::{GuestEndpoint, Instance, InstanceRecord, Lease};
 
 /// A guest whose VMM lives.
 #[derive(Clone)]

@@ -36,6 +36,20 @@ pub enum ErrorKind {
     PluginDisabled,
     /// The VM's phase does not allow it.
     WrongPhase,
+    /// The plugin has no such action.
+    ActionNotFound,
+    /// The VM is not of the plugin's runtime.
+    RuntimeMismatch,
+    /// It is not clear which VM is meant.
+    AmbiguousVm,
+    /// The guest does not answer, or not as it should.
+    GuestUnreachable,
+    /// The guest took too long.
+    GuestTimedOut,
+    /// Nobody has a description of the VM's API.
+    OpenapiNotFound,
+    /// The description of the VM's API cannot be had from where its manifest says.
+    OpenapiUnavailable,
     /// A checksum does not match.
     ChecksumMismatch,
     /// A signature is missing, or does not hold.

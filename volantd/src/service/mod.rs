@@ -1,13 +1,16 @@
 //! What the daemon can do, without HTTP: plugins and VMs, and the errors of both. The front ends translate.
 
+mod actions;
 mod answers;
 mod artifacts;
 mod configs;
 mod error;
 mod events;
+mod guest;
 mod host_use;
 mod logs;
 mod plugins;
+mod stats;
 mod system;
 mod versions;
 mod vm_list;
@@ -20,19 +23,24 @@ use std::time::Duration;
 
 use common::api::SystemInfo;
 
+use crate::agent::AgentClient;
 use crate::artifact::ArtifactStore;
 use crate::console::Consoles;
 use crate::event::Events;
 use crate::log::Logs;
-use crate::machine::Registry;
+use crate::machine::{Clock, Registry};
 use crate::media::MediaStore;
 pub use crate::store::KeptAnswer;
 use crate::store::Store;
 use versions::PluginVersions;
 
+use guest::Places;
+
+pub use actions::{ActionAnswer, ApiDescription};
 pub use artifacts::Prune;
 pub use configs::Afterwards;
 pub use error::{ErrorKind, ServiceError};
+pub use guest::{GuestWay, Hold, Session, Way};
 pub use vm_list::{Order, SortKey, VmFilter};
 
 /// How long the last events may take to be written at the daemon's end.
@@ -69,6 +77,10 @@ pub struct Parts {
     pub logs: Arc<Logs>,
     /// What happens to all of it.
     pub events: Arc<Events>,
+    /// Talks to guests.
+    pub agent: AgentClient,
+    /// Tells the time of day.
+    pub clock: Arc<dyn Clock>,
     /// What VMs may have.
     pub capacity: HostCapacity,
     /// Facts about the daemon.
@@ -83,6 +95,7 @@ pub struct Service {
     versions: PluginVersions,
     host_use: host_use::HostUse,
     keys: answers::Keys,
+    places: Places,
 }
 
 impl std::fmt::Debug for Service {
@@ -102,6 +115,7 @@ impl Service {
             versions: PluginVersions::default(),
             host_use: host_use::HostUse::default(),
             keys: answers::Keys::default(),
+            places: Places::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use common::agent::GuestPhase;
 use common::guest_config::Secret;
 use futures_util::StreamExt as _;
 use volantd::agent::AgentClient;
-use volantd::log::LogSource as _;
+use volantd::log::LogSource;
 use volantd::machine::ports::{Guest as _, GuestEndpoint};
 
 const STATUS: &str = r#"{"version":"0.1.0","generation":7,"now_us":5,"phase":"ready","phases":[{"phase":"boot","at_us":1}],
@@ -312,7 +312,7 @@ async fn without_its_socket_the_address_is_used() {
 async fn a_log_is_asked_for_with_the_secret_and_comes_in_pieces() {
     let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\none\n\r\n4\r\ntwo\n\r\n0\r\n\r\n";
     let (client, heads) = tcp_agent(Behaviour::Send(chunked.to_vec()));
-    let pieces = client.open(&endpoint(None), 17).await.unwrap();
+    let pieces = LogSource::open(&client, &endpoint(None), 17).await.unwrap();
     let bytes: Vec<u8> = pieces
         .map(|piece| piece.unwrap().to_vec())
         .collect::<Vec<_>>()
@@ -345,14 +345,14 @@ async fn a_log_of_a_bad_agent_is_an_error_and_never_collected() {
     ];
     for (behaviour, expected) in table {
         let (client, _heads) = tcp_agent(behaviour);
-        let opened = client.open(&endpoint(None), 0).await;
+        let opened = LogSource::open(&client, &endpoint(None), 0).await;
         let message = opened.map(drop).unwrap_err().message;
         assert!(message.contains(expected), "{message}, not {expected}");
     }
     // It breaks off in the middle.
     let cut = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{".to_vec();
     let (client, _heads) = tcp_agent(Behaviour::Send(cut));
-    let mut pieces = client.open(&endpoint(None), 0).await.unwrap();
+    let mut pieces = LogSource::open(&client, &endpoint(None), 0).await.unwrap();
     let mut last = pieces.next().await.unwrap();
     while let Ok(_piece) = last {
         last = pieces.next().await.unwrap();
@@ -360,7 +360,7 @@ async fn a_log_of_a_bad_agent_is_an_error_and_never_collected() {
     // It sends without end, and is read no further than it is asked for.
     let endless = b"HTTP/1.1 200 OK\r\n\r\n".repeat(100);
     let (client, _heads) = tcp_agent(Behaviour::SendForEver(endless));
-    let mut pieces = client.open(&endpoint(None), 0).await.unwrap();
+    let mut pieces = LogSource::open(&client, &endpoint(None), 0).await.unwrap();
     for _ in 0..50 {
         assert!(pieces.next().await.unwrap().unwrap().len() <= 64 * 1024);
     }

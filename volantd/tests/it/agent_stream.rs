@@ -186,7 +186,7 @@ async fn a_guest_that_does_not_take_the_body_is_given_up_and_a_slow_sender_is_no
 #[tokio::test]
 async fn answers_that_are_none_are_errors() {
     let endless_head = Box::leak(
-        [&b"HTTP/1.1 200 OK\r\nx: "[..], &[b'y'; 200_000]]
+        [&b"HTTP/1.1 200 OK\r\nx: "[..], &vec![b'y'; 200_000]]
             .concat()
             .into_boxed_slice(),
     );

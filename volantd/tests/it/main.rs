@@ -10,6 +10,8 @@ mod artifact;
 mod conformity;
 mod daemon;
 mod events;
+mod guest_access;
+mod guest_lab;
 mod media;
 mod net;
 mod netns;

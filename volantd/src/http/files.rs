@@ -1,0 +1,188 @@
+//! `/api/v1/vms/{name}/files`: tar archives between a client and the agent of a guest, streamed. Reads no archive: the guest's agent packs
+//! and unpacks, and the client does the same for itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use common::agent::FILES_PATH;
+use common::agent::stats::{FILE_STAT_HEADER, FileStat};
+use common::name::Name;
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::body::{NamePath, QueryOf};
+use super::guest_answer;
+use super::problem::HttpError;
+use crate::agent::Trust;
+use crate::service::{Service, ServiceError, Way};
+
+/// How long a guest may take to look at a path, to take a piece of an archive, or to finish with it: its disk may be slow, and what it
+/// unpacked may have to be written.
+const COPY_LIMIT: Duration = Duration::from_mins(2);
+
+/// What a tar archive is called.
+const TAR: &str = "application/x-tar";
+
+/// Query of the file routes.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FileQuery {
+    /// An absolute path in the guest, at most 4096 bytes. A link as its last part is not followed.
+    path: String,
+}
+
+pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::default().routes(routes!(look, get, put))
+}
+
+/// Says what is at a path in a VM
+#[utoipa::path(
+    head,
+    path = "/api/v1/vms/{name}/files",
+    tag = "vms",
+    operation_id = "stat_vm_file",
+    params(NamePath, FileQuery),
+    responses(
+        (status = 200, description = "It is there", headers(
+            ("x-volant-file-stat" = String, description = "`{name, kind, size_bytes, mode, link_target}` as JSON"),
+        )),
+        (status = 404, description = "`vm-not-found`, `not-found`: there is no such VM, or nothing at this path"),
+        (status = 409, description = "`wrong-phase`: the VM does not run"),
+        (status = 502, description = "`guest-unreachable`: the guest's agent does not answer as it should"),
+        (status = 503, description = "`unavailable`: too many files of this VM are being copied already"),
+        (status = 504, description = "`guest-timeout`: the guest took too long"),
+    )
+)]
+async fn look(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+    QueryOf(FileQuery { path }): QueryOf<FileQuery>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, HttpError> {
+    check(&path)?;
+    let request = request(Method::HEAD, query, Body::empty())?;
+    ask(&service, &name, request).await
+}
+
+/// Copies a file or directory out of a VM
+///
+/// The archive's members begin with the path's last part. A copy that fails in its middle breaks the connection.
+#[utoipa::path(
+    get,
+    path = "/api/v1/vms/{name}/files",
+    tag = "vms",
+    operation_id = "get_vm_file",
+    params(NamePath, FileQuery),
+    responses(
+        (status = 200, description = "A tar archive", body = Vec<u8>, content_type = "application/x-tar", headers(
+            ("x-volant-file-stat" = String, description = "`{name, kind, size_bytes, mode, link_target}` as JSON"),
+        )),
+        (status = 404, description = "`vm-not-found`, `not-found`: there is no such VM, or nothing at this path"),
+        (status = 409, description = "`wrong-phase`: the VM does not run"),
+        (status = 422, description = "`not-copyable`: it is a device, pipe or socket"),
+        (status = 502, description = "`guest-unreachable`: the guest's agent does not answer as it should"),
+        (status = 503, description = "`unavailable`, `too-many-copies`: too many files of this VM are being copied already"),
+        (status = 504, description = "`guest-timeout`: the guest took too long"),
+    )
+)]
+async fn get(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+    QueryOf(FileQuery { path }): QueryOf<FileQuery>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, HttpError> {
+    check(&path)?;
+    let request = request(Method::GET, query, Body::empty())?;
+    ask(&service, &name, request).await
+}
+
+/// Copies files and directories into a directory of a VM
+///
+/// The archive may be of any size.
+#[utoipa::path(
+    put,
+    path = "/api/v1/vms/{name}/files",
+    tag = "vms",
+    operation_id = "put_vm_files",
+    params(NamePath, FileQuery),
+    request_body(content = Vec<u8>, content_type = "application/x-tar", description = "A tar archive"),
+    responses(
+        (status = 204, description = "They are there"),
+        (status = 404, description = "`vm-not-found`, `not-found`: there is no such VM, or nothing at this path"),
+        (status = 409, description = "`wrong-phase`: the VM does not run"),
+        (status = 422, description = "`not-a-directory`, `invalid-archive`: it cannot be unpacked there"),
+        (status = 502, description = "`guest-unreachable`: the guest's agent does not answer as it should"),
+        (status = 503, description = "`unavailable`, `too-many-copies`: too many files of this VM are being copied already"),
+        (status = 504, description = "`guest-timeout`: the guest took too long"),
+        (status = 507, description = "`disk-full`: the guest's disk is full"),
+    )
+)]
+async fn put(
+    State(service): State<Arc<Service>>,
+    NamePath(name): NamePath,
+    QueryOf(FileQuery { path }): QueryOf<FileQuery>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Result<Response, HttpError> {
+    check(&path)?;
+    let request = request(Method::PUT, query, body)?;
+    ask(&service, &name, request).await
+}
+
+fn check(path: &str) -> Result<(), HttpError> {
+    if path.starts_with('/') {
+        return Ok(());
+    }
+    let detail = "The path must be absolute: it begins with `/`";
+    Err(ServiceError::field("/path", detail).into())
+}
+
+/// The same request to the agent. The query goes as it came: a path may have bytes that are no text.
+fn request(method: Method, query: Option<String>, body: Body) -> Result<Request<Body>, HttpError> {
+    let uri = format!("{FILES_PATH}?{}", query.unwrap_or_default());
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(header::CONTENT_TYPE, TAR)
+        .body(body)
+        .map_err(|error| {
+            HttpError::plain(
+                StatusCode::BAD_REQUEST,
+                "invalid-request",
+                error.to_string(),
+            )
+        })
+}
+
+async fn ask(
+    service: &Service,
+    name: &Name,
+    request: Request<Body>,
+) -> Result<Response, HttpError> {
+    let way = service.way(name, Way::Copy)?;
+    let answer = way.open(Trust::Secret, request, COPY_LIMIT).await?;
+    let status = answer.status();
+    if !matches!(status, StatusCode::OK | StatusCode::NO_CONTENT) {
+        return Err(guest_answer::problem(answer).await);
+    }
+    let mut headers = HeaderMap::new();
+    let stat = answer.headers().get(FILE_STAT_HEADER);
+    if let Some(stat) = stat.filter(|stat| is_stat(stat.as_bytes())) {
+        headers.insert(FILE_STAT_HEADER, stat.clone());
+    }
+    if status == StatusCode::OK {
+        let tar = header::HeaderValue::from_static(TAR);
+        headers.insert(header::CONTENT_TYPE, tar);
+    }
+    let body = Body::new(way.streaming(answer.into_body()));
+    Ok((status, headers, body).into_response())
+}
+
+fn is_stat(text: &[u8]) -> bool {
+    serde_json::from_slice::<FileStat>(text).is_ok()
+}
