@@ -1,28 +1,53 @@
 //! The command line as types: names, flags, help and examples. Reads no environment and does nothing; see `settings` and `commands`.
 
+mod artifacts;
+mod configs;
+mod context;
 mod duration;
+mod guest;
 mod plugins;
+mod run;
 mod setup;
+mod shell;
+mod system;
 mod vms;
+mod watch;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::name::Name;
 
+pub use artifacts::{
+    AddArtifactArgs, ArtifactName, ArtifactsCommand, CollectArgs, RemoveArtifactArgs,
+};
+pub use configs::{ConfigCommand, GetArgs, HistoryArgs, PatchArgs, RollbackArgs, SetArgs};
+pub use context::{AddContextArgs, ContextCommand, ContextName, MaybeContextName};
 pub use duration::{InvalidDuration, parse_duration};
+pub use guest::{CallArgs, CopyArgs, ExecArgs, GuestPath, Place, ShellArgs};
 pub use plugins::{InstallArgs, PluginName, PluginsCommand};
+pub use run::RunArgs;
 pub use setup::SetupArgs;
-pub use vms::{CreateArgs, DeleteArgs, LogsArgs, RunArgs, StopArgs, VmName, VmsCommand};
+pub use shell::{CompletionsArgs, ManArgs, Shell};
+pub use system::{PruneArgs, SystemCommand};
+pub use vms::{
+    ConsoleArgs, CreateArgs, DeleteArgs, ListArgs, RestartWord, StartArgs, StopArgs, UpgradeArgs,
+    VmName, VmsCommand, WaitFor,
+};
+pub use watch::{EventsArgs, LogsArgs, Since, StreamWord, TopArgs};
 
 const EXAMPLES: &str = "\
 Examples:
   volar doctor
   volar plugins install --manifest https://example.org/caddy.json
+  volar run caddy
   volar vms create web --plugin caddy --cpu 1 --memory 512
-  volar vms logs -f web
+  volar logs -f web
+  volar shell web
 
 Environment:
   VOLANT_API_BASE    where volantd is, as --api
+  VOLANT_CONTEXT     the context to use, as --context
   VOLANT_API_KEY     the API token itself, for TCP
   VOLANT_TOKEN_FILE  a file with the API token, as --token-file
   NO_COLOR           no colours, as --color never
@@ -32,7 +57,9 @@ Exit codes:
   1 wrong input, failed VM     6 wrong checksum              130 interrupted
   2 wrong usage                7 no capacity
   3 not found                 70 a bug in Volant
-  4 conflict";
+  4 conflict
+
+exec, shell and run end with the exit code of what they ran.";
 
 const VERSION_EXAMPLES: &str = "\
 Examples:
@@ -78,14 +105,23 @@ pub struct GlobalArgs {
         long,
         global = true,
         value_name = "URL",
-        help = "Where volantd is: unix:///path or http://host:port [default: the socket \
-                /run/volant/volantd.sock, else http://127.0.0.1:7777]"
+        help = "Where volantd is: unix:///path, http://host:port or https://host [default: the \
+                context, else the socket /run/volant/volantd.sock, else http://127.0.0.1:7777]"
     )]
     pub api: Option<String>,
+    /// The context to use, as `volar context list` shows them
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        conflicts_with = "api",
+        help = "The context to use, see `volar context` [default: the current one]"
+    )]
+    pub context: Option<Name>,
     /// A file with the API token, for TCP [default: /run/volant/token]
     #[arg(long, global = true, value_name = "PATH")]
     pub token_file: Option<PathBuf>,
-    /// How to print results: table, json (as the API sends it) or name
+    /// How to print results: table, wide, json (as the API sends it), yaml or name
     #[arg(
         short,
         long,
@@ -120,10 +156,21 @@ pub enum Format {
     /// For people
     #[default]
     Table,
+    /// For people with wide terminals: more columns
+    Wide,
     /// The JSON of the API
     Json,
+    /// The same as YAML
+    Yaml,
     /// Names only, one a line
     Name,
+}
+
+impl Format {
+    /// Whether it is for people.
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Table | Self::Wide)
+    }
 }
 
 /// When colours are used.
@@ -141,12 +188,42 @@ pub enum ColorChoice {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a plugin or an artifact, follow what it writes, and remove it at the end
+    #[command(after_help = run::EXAMPLES)]
+    Run(RunArgs),
+    /// Run a command in a VM
+    #[command(after_help = guest::EXEC_EXAMPLES)]
+    Exec(ExecArgs),
+    /// Open a shell in a VM
+    #[command(after_help = guest::SHELL_EXAMPLES)]
+    Shell(ShellArgs),
+    /// Copy files into a VM or out of it
+    #[command(after_help = guest::COPY_EXAMPLES)]
+    Cp(CopyArgs),
+    /// Print what a VM's workload writes
+    #[command(after_help = watch::LOGS_EXAMPLES)]
+    Logs(LogsArgs),
+    /// Show what happens to VMs and plugins, as it happens
+    #[command(after_help = watch::EVENTS_EXAMPLES)]
+    Events(EventsArgs),
+    /// Show what the VMs use, again and again
+    #[command(after_help = watch::TOP_EXAMPLES)]
+    Top(TopArgs),
     /// Install and manage plugins
     #[command(subcommand, arg_required_else_help = true, after_help = plugins::EXAMPLES)]
     Plugins(PluginsCommand),
     /// Create and manage microVMs
     #[command(subcommand, arg_required_else_help = true, after_help = vms::EXAMPLES)]
     Vms(VmsCommand),
+    /// Look at and clean the store of artifacts
+    #[command(subcommand, arg_required_else_help = true, after_help = artifacts::EXAMPLES)]
+    Artifacts(ArtifactsCommand),
+    /// Look at volantd itself and what it takes of the disk
+    #[command(subcommand, arg_required_else_help = true, after_help = system::EXAMPLES)]
+    System(SystemCommand),
+    /// Choose which volantd to talk to
+    #[command(subcommand, arg_required_else_help = true, after_help = context::EXAMPLES)]
+    Context(ContextCommand),
     /// Print the versions of volar and, if it can be reached, volantd
     #[command(after_help = VERSION_EXAMPLES)]
     Version,
@@ -156,4 +233,10 @@ pub enum Command {
     /// Prepare this host as root: group, directories, systemd service
     #[command(after_help = setup::EXAMPLES)]
     Setup(SetupArgs),
+    /// Print what makes a shell complete commands and the names of VMs and plugins
+    #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    #[command(after_help = shell::MAN_EXAMPLES)]
+    Man(ManArgs),
 }

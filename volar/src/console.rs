@@ -1,25 +1,11 @@
-//! Joins the user's terminal to a VM's console. The terminal is given back as it was on every way out, a panic and a signal included.
-
-use std::io::{self, Read as _};
+//! Joins the user's terminal to a VM's console. The terminal is given back as it was on every way out.
 
 use common::exit_code::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::client::{ClientError, Console, ConsoleInput, ConsoleOutput};
 use crate::output::{Output, OutputError};
-
-/// The key that leaves: Ctrl-], as in telnet. Terminals and shells in a guest have no use for it.
-pub const LEAVE_KEY: u8 = 0x1d;
-
-/// Bytes that are read from stdin at once.
-const INPUT_BYTES: usize = 4096;
-
-/// Pieces of input that wait for the connection; more waits in the pipe.
-const INPUT_PIECES: usize = 16;
-
-/// Colours off and cursor on (ECMA-48 SGR 0, DEC private mode 25): a guest may have left them otherwise.
-const RESET: &[u8] = b"\x1b[0m\x1b[?25h";
+use crate::terminal::{self, Endings, RESET, RawMode, Resizes, TerminalError, until_leave};
 
 /// How a console was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +19,9 @@ pub enum Left {
 /// A console that broke.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
-    /// Single keys could not be asked for.
-    #[error("Cannot switch the terminal to single keys")]
-    RawMode(#[source] io::Error),
-    /// Signals could not be asked for.
-    #[error("Cannot watch for signals")]
-    Signals(#[source] io::Error),
+    /// The user's terminal.
+    #[error("The terminal cannot be used")]
+    Terminal(#[from] TerminalError),
     /// The connection.
     #[error("The connection ended")]
     Connection(#[source] ClientError),
@@ -56,25 +39,8 @@ impl ConsoleError {
         match self {
             Self::Connection(source) => source.exit_code(),
             Self::Interrupted => ExitCode::Interrupted,
-            Self::RawMode(_) | Self::Signals(_) | Self::Output(_) => ExitCode::Invalid,
+            Self::Terminal(_) | Self::Output(_) => ExitCode::Invalid,
         }
-    }
-}
-
-/// Gives the terminal back when it is dropped.
-struct RawMode;
-
-impl RawMode {
-    fn enter() -> Result<Self, ConsoleError> {
-        crossterm::terminal::enable_raw_mode().map_err(ConsoleError::RawMode)?;
-        Ok(Self)
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        // The terminal may be gone, and then nobody misses its mode.
-        drop(crossterm::terminal::disable_raw_mode());
     }
 }
 
@@ -87,18 +53,17 @@ pub async fn attach(
     is_terminal: bool,
     output: Output,
 ) -> Result<Left, ConsoleError> {
-    let watch = |kind| signal(kind).map_err(ConsoleError::Signals);
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut terminate = watch(SignalKind::terminate())?;
-    let mut hangup = watch(SignalKind::hangup())?;
+    let mut endings = Endings::watch()?;
+    let resizes = is_terminal.then(Resizes::watch).transpose()?;
     let raw_mode = is_terminal.then(RawMode::enter).transpose()?;
-    let keys = read_stdin();
+    let keys = Keys {
+        pieces: terminal::read_stdin(),
+        resizes,
+    };
     let result = tokio::select! {
         biased;
-        _ = interrupt.recv() => Err(ConsoleError::Interrupted),
-        _ = terminate.recv() => Err(ConsoleError::Interrupted),
-        _ = hangup.recv() => Err(ConsoleError::Interrupted),
-        result = join(console, keys, is_terminal, output) => result,
+        _ = endings.next() => Err(ConsoleError::Interrupted),
+        result = join(console, keys, output) => result,
     };
     if output.is_terminal() {
         output.bytes(RESET)?;
@@ -107,12 +72,14 @@ pub async fn attach(
     result
 }
 
-async fn join(
-    console: Console,
-    keys: mpsc::Receiver<Vec<u8>>,
-    is_terminal: bool,
-    output: Output,
-) -> Result<Left, ConsoleError> {
+/// What comes from the user.
+struct Keys {
+    pieces: mpsc::Receiver<Vec<u8>>,
+    /// Of a terminal only.
+    resizes: Option<Resizes>,
+}
+
+async fn join(console: Console, keys: Keys, output: Output) -> Result<Left, ConsoleError> {
     let Console {
         mut input,
         output: guest,
@@ -123,7 +90,7 @@ async fn join(
     let left = tokio::select! {
         biased;
         left = &mut show => return left,
-        left = send(&mut input, keys, is_terminal) => left?,
+        left = send(&mut input, keys) => left?,
     };
     if left == Sent::All {
         return show.await;
@@ -141,12 +108,28 @@ enum Sent {
     All,
 }
 
-async fn send(
-    input: &mut ConsoleInput,
-    mut keys: mpsc::Receiver<Vec<u8>>,
-    is_terminal: bool,
-) -> Result<Sent, ConsoleError> {
-    while let Some(piece) = keys.recv().await {
+async fn send(input: &mut ConsoleInput, mut keys: Keys) -> Result<Sent, ConsoleError> {
+    let is_terminal = keys.resizes.is_some();
+    if let (true, Some(size)) = (is_terminal, terminal::size()) {
+        input.resize(size).await.map_err(ConsoleError::Connection)?;
+    }
+    loop {
+        let resized = async {
+            match &mut keys.resizes {
+                Some(resizes) => resizes.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let piece = tokio::select! {
+            piece = keys.pieces.recv() => piece,
+            size = resized => {
+                input.resize(size).await.map_err(ConsoleError::Connection)?;
+                continue;
+            }
+        };
+        let Some(piece) = piece else {
+            return Ok(if is_terminal { Sent::Leave } else { Sent::All });
+        };
         let (before, leaves) = until_leave(piece);
         if !before.is_empty() {
             input.send(before).await.map_err(ConsoleError::Connection)?;
@@ -155,7 +138,6 @@ async fn send(
             return Ok(Sent::Leave);
         }
     }
-    Ok(if is_terminal { Sent::Leave } else { Sent::All })
 }
 
 async fn show(mut guest: ConsoleOutput, output: Output) -> Result<Left, ConsoleError> {
@@ -163,48 +145,4 @@ async fn show(mut guest: ConsoleOutput, output: Output) -> Result<Left, ConsoleE
         output.bytes(&bytes)?;
     }
     Ok(Left::ByDaemon)
-}
-
-/// The keys before the one that leaves, and whether it is among them.
-fn until_leave(mut keys: Vec<u8>) -> (Vec<u8>, bool) {
-    match keys.iter().position(|key| *key == LEAVE_KEY) {
-        Some(at) => {
-            keys.truncate(at);
-            (keys, true)
-        }
-        None => (keys, false),
-    }
-}
-
-/// Reads stdin on a thread of its own, which may go on waiting for a key when the program ends.
-fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel(INPUT_PIECES);
-    std::thread::spawn(move || {
-        let mut buffer = [0; INPUT_BYTES];
-        loop {
-            match io::stdin().lock().read(&mut buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => return,
-                Ok(length) => {
-                    let piece = buffer.get(..length).unwrap_or_default().to_vec();
-                    if sender.blocking_send(piece).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
-    receiver
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_before_the_leaving_one_are_sent() {
-        assert_eq!(until_leave(b"ls\n".to_vec()), (b"ls\n".to_vec(), false));
-        assert_eq!(until_leave(b"ls\x1dx\x1d".to_vec()), (b"ls".to_vec(), true));
-        assert_eq!(until_leave(b"\x1d".to_vec()), (Vec::new(), true));
-    }
 }

@@ -1,8 +1,10 @@
 //! What to try after an error. The errors say what happened; this says what can be done, and nothing else.
 
 use crate::client::{ClientError, Endpoint};
-use crate::commands::CommandError;
+use crate::commands::{CallError, CommandError};
+use crate::contexts::ContextsError;
 use crate::manifest_source::SourceError;
+use crate::runnable::RunnableError;
 use crate::settings::SettingsError;
 use crate::setup::SetupError;
 use crate::wait::WaitError;
@@ -13,12 +15,34 @@ pub(crate) fn for_error(error: &CommandError) -> Vec<String> {
         CommandError::Call { source, .. } => for_call(source),
         CommandError::Client(source) => for_call(source),
         CommandError::Wait { error, .. } => for_wait(error),
+        CommandError::Run { error, .. } => {
+            let vm = error.vm().and_then(|vm| vm.failure.as_ref());
+            let mut hints = vm.map_or_else(Vec::new, |failure| failure.hints.clone());
+            hints.push("With --keep the VM stays, so that it can be looked at".to_owned());
+            hints
+        }
         CommandError::Settings(source) => for_settings(source),
         CommandError::Manifest(source) => for_manifest(source),
         CommandError::Setup(source) => for_setup(source),
         CommandError::Unconfirmed => one("Say --yes to delete without being asked"),
+        CommandError::Runnable(source) => for_runnable(source),
+        CommandError::Contexts(source) => for_contexts(source),
+        CommandError::NoTerminal => one("Leave -t out: then the command gets pipes"),
+        CommandError::Operation(CallError::Unknown { name, .. }) => {
+            vec![format!("`volar vms operations {name}` lists them")]
+        }
+        CommandError::Artifact(_) => one("`volar artifacts list` shows the artifacts"),
         CommandError::Checks { .. }
         | CommandError::Console { .. }
+        | CommandError::Exec { .. }
+        | CommandError::Guest(_)
+        | CommandError::Copy(_)
+        | CommandError::Operation(_)
+        | CommandError::Left(_)
+        | CommandError::Json(_)
+        | CommandError::NoAddress
+        | CommandError::Man(_)
+        | CommandError::Terminal(_)
         | CommandError::Interrupted
         | CommandError::Output(_)
         | CommandError::Reported(_) => Vec::new(),
@@ -64,6 +88,9 @@ fn for_problem(problem: &common::api::Problem) -> Vec<String> {
         ),
         (_, "vm-not-found") => Some("`volar vms list` shows the VMs"),
         (_, "plugin-not-found") => Some("`volar plugins list` shows the plugins"),
+        (_, "version-mismatch") => {
+            Some("Somebody else changed it: look at it again with `volar vms config get`")
+        }
         (_, "vm-exists") => Some("Choose another name, or delete the VM with `volar vms delete`"),
         _ => None,
     };
@@ -112,8 +139,39 @@ fn for_wait(error: &WaitError) -> Vec<String> {
 fn for_settings(error: &SettingsError) -> Vec<String> {
     match error {
         SettingsError::Endpoint { .. } => Vec::new(),
+        SettingsError::Contexts(source) => for_contexts(source),
         SettingsError::ReadToken { .. } | SettingsError::Token { .. } => {
             one("volantd writes its token to /run/volant/token, readable by group `volant`")
+        }
+    }
+}
+
+fn for_contexts(error: &ContextsError) -> Vec<String> {
+    match error {
+        ContextsError::Unknown { .. } => one("`volar context list` shows the contexts"),
+        ContextsError::NoCurrent => one("`volar context use` makes one the current one"),
+        ContextsError::NoHome
+        | ContextsError::Read(_)
+        | ContextsError::Parse { .. }
+        | ContextsError::Write(_)
+        | ContextsError::Format(_) => Vec::new(),
+    }
+}
+
+fn for_runnable(error: &RunnableError) -> Vec<String> {
+    match error {
+        RunnableError::Manifest(source) => for_manifest(source),
+        RunnableError::NoCommand { path } => {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            vec![format!(
+                "For example `volar run ./{file} -- /usr/bin/app --flag`"
+            )]
+        }
+        RunnableError::Remote { .. } => {
+            one("Put it where volantd can fetch it, and give the URL of a manifest")
+        }
+        RunnableError::Read(_) | RunnableError::Unknown { .. } | RunnableError::Bare(_) => {
+            Vec::new()
         }
     }
 }

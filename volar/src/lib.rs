@@ -7,13 +7,19 @@
 pub mod cli;
 pub mod client;
 pub mod commands;
+pub mod completion;
 pub mod console;
+pub mod contexts;
+pub mod copy;
 pub mod doctor;
+pub mod exec;
 mod hints;
 pub mod manifest_source;
 pub mod output;
+pub mod runnable;
 pub mod settings;
 pub mod setup;
+pub mod terminal;
 #[cfg(test)]
 mod test_data;
 mod tls;
@@ -21,25 +27,30 @@ pub mod ui;
 pub mod wait;
 
 use std::ffi::OsString;
+use std::process::ExitCode as ProcessCode;
 
 use clap::Parser as _;
 use common::exit_code::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{Cli, GlobalArgs};
+use crate::cli::{Cli, Command, VmsCommand};
 use crate::commands::{CommandError, Context};
-use crate::settings::{Settings, Surroundings, color};
+use crate::settings::{Settings, Surroundings, Talks, color};
 use crate::ui::Report;
 
 /// Runs the program with these arguments and variables, and tells how it ended.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> ExitCode {
+) -> ProcessCode {
     let surroundings = Surroundings::look(variables);
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if completion::answer(&arguments, &surroundings) {
+        return ExitCode::Success.into();
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error).into(),
     };
     let colored = color(
         cli.global.color,
@@ -58,25 +69,28 @@ pub fn run(
                 ..Report::default()
             };
             ui::report_early(&report, colored);
-            return ExitCode::Internal;
+            return ExitCode::Internal.into();
         }
     };
     let result = runtime.block_on(interruptible(cli, surroundings));
     // A thread may still wait for a key or an answer: nobody needs it any more.
     runtime.shutdown_background();
     match result {
-        Ok(()) => ExitCode::Success,
+        Ok(()) => ExitCode::Success.into(),
         Err(error) => {
             if let Some(report) = error.report() {
                 ui::report_early(&report, colored);
             }
-            error.exit_code()
+            error.number().into()
         }
     }
 }
 
 /// Runs the command; Ctrl-C ends it unless the command deals with that itself.
 async fn interruptible(cli: Cli, surroundings: Surroundings) -> Result<(), CommandError> {
+    if cli.command.as_ref().is_some_and(minds_interrupts) {
+        return Box::pin(dispatch(cli, surroundings)).await;
+    }
     // Asked for before the command begins: a Ctrl-C at its very first question counts too.
     let interrupt = signal(SignalKind::interrupt());
     let interrupted = async {
@@ -93,22 +107,35 @@ async fn interruptible(cli: Cli, surroundings: Surroundings) -> Result<(), Comma
     }
 }
 
+/// Whether a command goes on after a Ctrl-C: it passes it on, or cleans up.
+const fn minds_interrupts(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Run(_)
+            | Command::Exec(_)
+            | Command::Shell(_)
+            | Command::Vms(VmsCommand::Exec(_) | VmsCommand::Shell(_))
+    )
+}
+
 async fn dispatch(cli: Cli, surroundings: Surroundings) -> Result<(), CommandError> {
     let Cli {
         version,
         global,
         command,
     } = cli;
-    let context = context(&global, surroundings)?;
+    let talks = match &command {
+        Some(Command::Context(_) | Command::Completions(_) | Command::Man(_)) if !version => {
+            Talks::ToNobody
+        }
+        Some(_) | None => Talks::ToDaemon,
+    };
+    let context = Context::new(Settings::resolve(&global, surroundings, talks)?);
     match command {
-        Some(command) if !version => commands::run(&context, command).await,
+        Some(command) if !version => commands::run(&context, &global, command).await,
         // clap shows the help when there is nothing at all.
         Some(_) | None => commands::version(&context).await,
     }
-}
-
-fn context(flags: &GlobalArgs, surroundings: Surroundings) -> Result<Context, CommandError> {
-    Ok(Context::new(Settings::resolve(flags, surroundings)?))
 }
 
 /// Prints help, or what is wrong with the command line.

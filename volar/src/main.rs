@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    volar::run(std::env::args_os(), std::env::vars_os()).into()
+    volar::run(std::env::args_os(), std::env::vars_os())
 }

@@ -10,6 +10,7 @@ use nix::unistd::AccessFlags;
 
 use crate::cli::{ColorChoice, Format, GlobalArgs};
 use crate::client::{Endpoint, InvalidEndpoint, Token};
+use crate::contexts::{self, Contexts, ContextsError};
 
 /// The largest token file that is read: a token has 64 characters.
 const MAX_TOKEN_FILE_BYTES: u64 = 4096;
@@ -35,6 +36,9 @@ pub enum SettingsError {
         #[source]
         source: io::Error,
     },
+    /// The contexts, where one was asked for or is there.
+    #[error("The context cannot be used")]
+    Contexts(#[from] ContextsError),
     /// A token that is none.
     #[error("{origin} holds no usable token: it must be one line of printable characters")]
     Token {
@@ -88,6 +92,11 @@ impl Surroundings {
         }
     }
 
+    /// Where the user's contexts are.
+    pub fn contexts_file(&self) -> Option<PathBuf> {
+        contexts::file(self.variable("XDG_CONFIG_HOME"), self.variable("HOME"))
+    }
+
     /// A variable that is set and not empty.
     pub fn variable(&self, name: &str) -> Option<&str> {
         let value = self.variables.get(name)?.trim();
@@ -104,6 +113,15 @@ fn look_at_socket(path: &Path) -> DefaultSocket {
             Err(_) => DefaultSocket::Denied,
         },
     }
+}
+
+/// Whether a command talks to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talks {
+    /// It does: where that is must be clear.
+    ToDaemon,
+    /// It does not: a context that cannot be used is none of its business.
+    ToNobody,
 }
 
 /// How much is said on stderr.
@@ -141,11 +159,21 @@ impl Settings {
     ///
     /// # Errors
     /// [`SettingsError`] if a flag or variable is given and cannot be used.
-    pub fn resolve(flags: &GlobalArgs, surroundings: Surroundings) -> Result<Self, SettingsError> {
-        let endpoint = endpoint(flags, &surroundings)?;
-        let token = match endpoint {
-            Endpoint::Unix(_) => None,
-            Endpoint::Tcp(_) => token(flags, &surroundings, &endpoint)?,
+    pub fn resolve(
+        flags: &GlobalArgs,
+        surroundings: Surroundings,
+        talks: Talks,
+    ) -> Result<Self, SettingsError> {
+        let (endpoint, token) = match talks {
+            Talks::ToDaemon => {
+                let place = place(flags, &surroundings)?;
+                let token = match place.endpoint {
+                    Endpoint::Unix(_) => None,
+                    Endpoint::Tcp(_) => token(flags, &surroundings, &place)?,
+                };
+                (place.endpoint, token)
+            }
+            Talks::ToNobody => (default_endpoint(flags, &surroundings)?, None),
         };
         let verbosity = match (flags.quiet, flags.verbose) {
             (true, _) => Verbosity::Quiet,
@@ -176,20 +204,55 @@ pub fn color(choice: ColorChoice, surroundings: &Surroundings, is_terminal: bool
     }
 }
 
-fn endpoint(flags: &GlobalArgs, surroundings: &Surroundings) -> Result<Endpoint, SettingsError> {
-    let given = flags
-        .api
-        .as_deref()
-        .map(|text| ("--api", text))
-        .or_else(|| {
-            let text = surroundings.variable("VOLANT_API_BASE")?;
-            Some(("VOLANT_API_BASE", text))
-        });
-    if let Some((origin, text)) = given {
-        return text
+/// Where volantd is, and the token that belongs to that place.
+struct Place {
+    endpoint: Endpoint,
+    token_file: Option<PathBuf>,
+}
+
+fn place(flags: &GlobalArgs, surroundings: &Surroundings) -> Result<Place, SettingsError> {
+    let at = |origin, text: &str, token_file| {
+        let endpoint = text
             .parse()
-            .map_err(|source| SettingsError::Endpoint { origin, source });
+            .map_err(|source| SettingsError::Endpoint { origin, source })?;
+        Ok(Place {
+            endpoint,
+            token_file,
+        })
+    };
+    if let Some(text) = &flags.api {
+        return at("--api", text, None);
     }
+    let variable = surroundings.variable("VOLANT_API_BASE");
+    if let (None, Some(text)) = (&flags.context, variable) {
+        return at("VOLANT_API_BASE", text, None);
+    }
+    let named = flags
+        .context
+        .as_ref()
+        .map(common::name::Name::as_str)
+        .or_else(|| surroundings.variable("VOLANT_CONTEXT"));
+    let contexts = match (surroundings.contexts_file(), named) {
+        (Some(path), _) => Contexts::load(&path)?,
+        (None, Some(_)) => return Err(ContextsError::NoHome.into()),
+        (None, None) => Contexts::default(),
+    };
+    match named.or(contexts.current.as_ref().map(common::name::Name::as_str)) {
+        Some(name) => {
+            let saved = contexts.get(name)?;
+            at("the context", &saved.api, saved.token_file.clone())
+        }
+        None => Ok(Place {
+            endpoint: default_endpoint(flags, surroundings)?,
+            token_file: None,
+        }),
+    }
+}
+
+fn default_endpoint(
+    flags: &GlobalArgs,
+    surroundings: &Surroundings,
+) -> Result<Endpoint, SettingsError> {
     let unix = Endpoint::Unix(PathBuf::from(DEFAULT_API_SOCKET));
     let has_token = || {
         flags.token_file.is_some()
@@ -214,10 +277,14 @@ fn endpoint(flags: &GlobalArgs, surroundings: &Surroundings) -> Result<Endpoint,
 fn token(
     flags: &GlobalArgs,
     surroundings: &Surroundings,
-    endpoint: &Endpoint,
+    place: &Place,
 ) -> Result<Option<Token>, SettingsError> {
     if let Some(path) = &flags.token_file {
         return token_from_file("--token-file", path).map(Some);
+    }
+    // A variable may hold the token of another daemon: what belongs to the context goes before it.
+    if let Some(path) = &place.token_file {
+        return token_from_file("the context", path).map(Some);
     }
     if let Some(text) = surroundings.variable("VOLANT_API_KEY") {
         let origin = "VOLANT_API_KEY";
@@ -229,7 +296,7 @@ fn token(
         return token_from_file("VOLANT_TOKEN_FILE", Path::new(path)).map(Some);
     }
     // The token of this host's daemon is nobody else's business.
-    if !endpoint.is_local() {
+    if !place.endpoint.is_local() {
         return Ok(None);
     }
     // Nobody asked for this file: if it cannot be read, the daemon says that a token is missing.
@@ -269,7 +336,7 @@ mod tests {
     }
 
     fn resolve(flags: &GlobalArgs, surroundings: Surroundings) -> Settings {
-        Settings::resolve(flags, surroundings).unwrap()
+        Settings::resolve(flags, surroundings, Talks::ToDaemon).unwrap()
     }
 
     #[test]
@@ -351,6 +418,46 @@ mod tests {
     }
 
     #[test]
+    fn a_context_has_its_place_in_the_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap();
+        let token_file = dir.path().join("t");
+        fs_err::write(&token_file, "of-the-context").unwrap();
+        let text = format!(
+            "current = 'a'\n[contexts.a]\napi = 'https://a'\n[contexts.b]\napi = 'https://b'\ntoken_file = '{}'",
+            token_file.display()
+        );
+        let path = dir.path().join(".config/volant/config.toml");
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, text).unwrap();
+        let flag = |name: &str| GlobalArgs {
+            context: Some(name.parse().unwrap()),
+            ..GlobalArgs::default()
+        };
+        let none = GlobalArgs::default();
+        let home = ("HOME", home);
+        let (api, context) = (("VOLANT_API_BASE", "http://env:1"), ("VOLANT_CONTEXT", "b"));
+        let resolved = |flags: &GlobalArgs, variables: &[(&str, &str)]| {
+            let around = surroundings(variables, DefaultSocket::Usable);
+            resolve(flags, around).endpoint.to_string()
+        };
+        assert_eq!(resolved(&flag("b"), &[home, api]), "https://b");
+        assert_eq!(resolved(&none, &[home, api, context]), "http://env:1");
+        assert_eq!(resolved(&none, &[home, context]), "https://b");
+        assert_eq!(resolved(&none, &[home]), "https://a");
+        let variables = [home, ("VOLANT_API_KEY", "of-another")];
+        let settings = resolve(&flag("b"), surroundings(&variables, DefaultSocket::Usable));
+        assert_eq!(settings.token, Token::new("of-the-context"));
+        let around = surroundings(&[home], DefaultSocket::Usable);
+        let error = Settings::resolve(&flag("c"), around.clone(), Talks::ToDaemon).unwrap_err();
+        assert!(matches!(
+            error,
+            SettingsError::Contexts(ContextsError::Unknown { .. })
+        ));
+        assert!(Settings::resolve(&flag("c"), around, Talks::ToNobody).is_ok());
+    }
+
+    #[test]
     fn what_was_asked_for_must_be_usable() {
         let with_api = |api: &str, token_file: Option<&str>| GlobalArgs {
             api: Some(api.to_owned()),
@@ -359,7 +466,7 @@ mod tests {
         };
         let error = |flags: &GlobalArgs, variables: &[(&str, &str)]| {
             let around = surroundings(variables, DefaultSocket::Absent);
-            Settings::resolve(flags, around).unwrap_err()
+            Settings::resolve(flags, around, Talks::ToDaemon).unwrap_err()
         };
         assert!(matches!(
             error(&with_api("nowhere", None), &[]),

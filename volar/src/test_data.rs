@@ -14,7 +14,7 @@ pub(crate) fn vm(name: &str) -> Vm {
         generation: 7,
         runtime: "caddy".to_owned(),
         plugin: "caddy".parse().unwrap(),
-        plugin_version: "1".to_owned(),
+        plugin_version: "1.0.0".to_owned(),
         upgrade_available: None,
         config_version: 1,
         effective_config_version: Some(1),

@@ -23,8 +23,12 @@ const IDLE_PAUSE: Duration = Duration::from_millis(250);
 pub enum Goal {
     /// Running and healthy.
     Ready,
-    /// Down.
+    /// Running, however well.
+    Running,
+    /// Down as it was asked to.
     Stopped,
+    /// Down however it came, a crash included.
+    Down,
 }
 
 /// What a VM's state means for a goal.
@@ -107,14 +111,15 @@ impl Goal {
     const fn word(self) -> &'static str {
         match self {
             Self::Ready => "ready",
-            Self::Stopped => "down",
+            Self::Running => "running",
+            Self::Stopped | Self::Down => "down",
         }
     }
 
     const fn way(self) -> &'static str {
         match self {
-            Self::Ready => "starting",
-            Self::Stopped => "stopping",
+            Self::Ready | Self::Running => "starting",
+            Self::Stopped | Self::Down => "stopping",
         }
     }
 }
@@ -131,11 +136,18 @@ impl WaitError {
         }
     }
 
+    /// A VM that failed or crashed.
+    pub fn of_failed(vm: Vm) -> Self {
+        failed(vm)
+    }
+
     /// The VM whose console may tell more.
     pub fn vm(&self) -> Option<&Vm> {
         match self {
             Self::Failed { vm, .. } | Self::Ended { vm, .. } => Some(vm),
-            Self::Deadline { vm, goal, .. } => (*goal != Goal::Stopped).then_some(vm),
+            Self::Deadline { vm, goal, .. } => {
+                matches!(goal, Goal::Ready | Goal::Running).then_some(vm)
+            }
             Self::Interrupted { .. } | Self::Gone(_) | Self::Poll { .. } => None,
         }
     }
@@ -147,13 +159,15 @@ pub fn judge(goal: Goal, vm: &Vm, was_starting: bool) -> Verdict {
     let healthy = vm.health.state == HealthState::Healthy;
     match (goal, vm.status) {
         (Goal::Ready, VmStatus::Running) if healthy => Verdict::Reached,
-        (Goal::Ready, VmStatus::Failed | VmStatus::Crashed) => Verdict::Failed,
+        (Goal::Ready | Goal::Running, VmStatus::Failed | VmStatus::Crashed) => Verdict::Failed,
         // A batch workload that ended well while nobody looked did what it should.
-        (Goal::Ready, VmStatus::Stopped) if was_starting => match &vm.last_exit {
+        (Goal::Ready | Goal::Running, VmStatus::Stopped) if was_starting => match &vm.last_exit {
             Some(exit) if exit.code == 0 => Verdict::Reached,
             _ => Verdict::Ended,
         },
-        (Goal::Stopped, VmStatus::Stopped | VmStatus::Failed) => Verdict::Reached,
+        (Goal::Running, VmStatus::Running)
+        | (Goal::Stopped | Goal::Down, VmStatus::Stopped | VmStatus::Failed)
+        | (Goal::Down, VmStatus::Crashed) => Verdict::Reached,
         _ => Verdict::NotYet,
     }
 }
@@ -187,7 +201,11 @@ pub async fn wait(
     }
 }
 
-async fn follow(
+/// The same as [`wait`] without an eye on Ctrl-C, for those who do more at it.
+///
+/// # Errors
+/// [`WaitError`] if it will not get there or does not in time.
+pub async fn follow(
     client: &Client,
     goal: Goal,
     first: Answer<Vm>,
@@ -314,8 +332,7 @@ mod tests {
             vm.status = status;
             vm.health = VmHealth {
                 state,
-                reason: None,
-                last_probe_at: None,
+                ..VmHealth::default()
             };
             for (goal, expected) in [Ready, Stopped].into_iter().zip(expected) {
                 assert_eq!(

@@ -1,11 +1,13 @@
 //! `volar vms …` as types.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use common::manifest::RestartPolicy;
 use common::name::Name;
 
-use super::parse_duration;
+use super::{CallArgs, ConfigCommand, CopyArgs, ExecArgs, LogsArgs, ShellArgs, parse_duration};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -19,8 +21,11 @@ Examples:
   volar vms create web --plugin caddy --cpu 1 --memory 512
   volar vms create web --plugin caddy --timeout 10m
   volar vms create try --plugin nginx --ephemeral
+  volar vms create web --plugin caddy --env LOG=debug --restart on-failure
+  volar vms create web --plugin caddy --config web.json
   volar vms create web --plugin caddy --no-wait -o json
 
+What is chosen here goes before --config, that before the plugin's manifest.
 It waits until the VM is ready: booted, healthy inside, and reached from the
 host. What a VM of a root file system writes is kept until it is deleted, unless
 --ephemeral is given. Exits with 1 if the VM fails and with 124 if it is not ready in time; in
@@ -29,8 +34,9 @@ both cases the VM is kept, so that it can be looked at.";
 const LIST_EXAMPLES: &str = "\
 Examples:
   volar vms list
-  volar vms list -o name
-  volar vms list -o json";
+  volar vms list --status running,paused --plugin caddy
+  volar vms list -o wide --sort updated_at --desc --limit 10
+  volar vms list --search web -o name";
 
 const GET_EXAMPLES: &str = "\
 Examples:
@@ -45,6 +51,7 @@ Examples:
 const STOP_EXAMPLES: &str = "\
 Examples:
   volar vms stop web
+  volar vms stop web --grace 30s
   volar vms stop web --no-wait
 
 The workload gets SIGTERM, or the signal that its manifest names, and time to end before the VM is powered off.";
@@ -62,24 +69,61 @@ Examples:
 
 On a terminal it asks first, unless --yes is given.";
 
-const LOGS_EXAMPLES: &str = "\
-Examples:
-  volar vms logs web
-  volar vms logs -f --tail 20 web
-  volar vms logs web > web.log
-
-The log is what the guest wrote to its serial console, from the first byte. On a
-terminal, control sequences other than colours are left out, because the guest
-is not trusted; into a file or pipe it is written as it is.";
-
 const CONSOLE_EXAMPLES: &str = "\
 Examples:
   volar vms console web
+  volar vms console web --force
+  volar vms console web --watch > console.log
   printf 'uname -a\\n\\035' | volar vms console web
 
-Ctrl-] leaves the console; the VM goes on. Input that is not from a terminal is
+Ctrl-] leaves the console; the VM goes on. Many can watch a console, and one
+types: whoever does so first; --force takes the keyboard over, --watch leaves it to
+others. A serial line has no size: `stty rows 50 cols 120` in the guest sets it. Input that is not from a terminal is
 sent as it is; after its end the console stays attached until the VM is gone or
 Ctrl-C. What the guest writes reaches the terminal unfiltered.";
+
+const STATS_EXAMPLES: &str = "\
+Examples:
+  volar vms stats web
+  volar vms stats web -o json
+
+`volar top` shows all VMs, again and again.";
+
+const PAUSE_EXAMPLES: &str = "\
+Examples:
+  volar vms pause web
+
+Its CPUs stand still until `volar vms resume`; it keeps its memory and address.";
+
+const RESUME_EXAMPLES: &str = "\
+Examples:
+  volar vms resume web";
+
+const UPGRADE_EXAMPLES: &str = "\
+Examples:
+  volar vms upgrade web
+  volar vms upgrade web --to 1.4.0 --timeout 5m
+
+The VM gets the manifest that its plugin has now, as a new version of its
+configuration, and is started again if it runs. The way back:
+volar vms config history web, then volar vms config rollback web VERSION.";
+
+const OPERATIONS_EXAMPLES: &str = "\
+Examples:
+  volar vms operations web
+  volar vms operations web -o json
+
+They are read from the OpenAPI document of the workload, or the one that its
+manifest names.";
+
+const CALL_EXAMPLES: &str = "\
+Examples:
+  volar vms call web listItems --query limit=5
+  volar vms call web POST:/items --body '{\"name\":\"x\"}'
+  volar vms call web createItem --body-file item.json --timeout 2m
+
+The body of the answer goes to stdout. Exits with 1 if the workload answers with
+a status from 400 on.";
 
 /// What to do with VMs.
 #[derive(Debug, Subcommand)]
@@ -89,28 +133,58 @@ pub enum VmsCommand {
     Create(CreateArgs),
     /// List the VMs
     #[command(after_help = LIST_EXAMPLES)]
-    List,
+    List(ListArgs),
     /// Show a VM: health, last failure, boot timeline
     #[command(after_help = GET_EXAMPLES)]
     Get(VmName),
     /// Start a stopped VM and wait until it is ready
     #[command(after_help = START_EXAMPLES)]
-    Start(RunArgs),
+    Start(StartArgs),
     /// Stop a VM gracefully and wait until it is down
     #[command(after_help = STOP_EXAMPLES)]
     Stop(StopArgs),
     /// Stop a VM, start it again and wait until it is ready
     #[command(after_help = RESTART_EXAMPLES)]
-    Restart(RunArgs),
+    Restart(StartArgs),
     /// Stop VMs and remove them with all that belongs to them
     #[command(after_help = DELETE_EXAMPLES)]
     Delete(DeleteArgs),
-    /// Print what a VM wrote to its serial console
-    #[command(after_help = LOGS_EXAMPLES)]
+    /// Let a VM stand still
+    #[command(after_help = PAUSE_EXAMPLES)]
+    Pause(VmName),
+    /// Let a paused VM go on
+    #[command(after_help = RESUME_EXAMPLES)]
+    Resume(VmName),
+    /// Move a VM to what its plugin is now
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(UpgradeArgs),
+    /// Show and change a VM's configuration, version by version
+    #[command(subcommand, arg_required_else_help = true, after_help = super::configs::EXAMPLES)]
+    Config(ConfigCommand),
+    /// Print what a VM's workload writes
+    #[command(after_help = super::watch::LOGS_EXAMPLES)]
     Logs(LogsArgs),
     /// Attach to a VM's serial console; Ctrl-] leaves
     #[command(after_help = CONSOLE_EXAMPLES)]
-    Console(VmName),
+    Console(ConsoleArgs),
+    /// Run a command in a VM
+    #[command(after_help = super::guest::EXEC_EXAMPLES)]
+    Exec(ExecArgs),
+    /// Open a shell in a VM
+    #[command(after_help = super::guest::SHELL_EXAMPLES)]
+    Shell(ShellArgs),
+    /// Copy files into a VM or out of it
+    #[command(after_help = super::guest::COPY_EXAMPLES)]
+    Cp(CopyArgs),
+    /// Show what a VM uses
+    #[command(after_help = STATS_EXAMPLES)]
+    Stats(VmName),
+    /// List the operations of a workload's API
+    #[command(after_help = OPERATIONS_EXAMPLES)]
+    Operations(VmName),
+    /// Call an operation of a workload's API
+    #[command(after_help = CALL_EXAMPLES)]
+    Call(CallArgs),
 }
 
 /// The name of one VM.
@@ -143,23 +217,45 @@ pub struct CreateArgs {
     /// Keep what the guest writes in memory only, and lose it when the VM stops
     #[arg(long)]
     pub ephemeral: bool,
+    /// A variable for the workload's environment
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_variable)]
+    pub env: Vec<(String, String)>,
+    /// What happens when the VM ends by itself [default: as its workload]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub restart: Option<RestartWord>,
+    /// A JSON file with everything else
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "A JSON file with everything else: kernel_override, rootfs, disks, metadata..."
+    )]
+    pub config: Option<PathBuf>,
     /// Address of an API that the guest may ask for its manifest
     #[arg(long, value_name = "HOST", requires = "api_port")]
     pub api_host: Option<String>,
     /// Port of that API
     #[arg(long, value_name = "PORT", requires = "api_host", value_parser = clap::value_parser!(u16).range(1..))]
     pub api_port: Option<u16>,
-    /// Return as soon as volantd has accepted the VM
-    #[arg(long)]
+    /// Until when to wait
+    #[arg(
+        long,
+        value_enum,
+        value_name = "STATE",
+        default_value_t,
+        require_equals = true
+    )]
+    pub wait: WaitFor,
+    /// Return as soon as volantd has accepted the VM, as --wait=none
+    #[arg(long, conflicts_with = "wait")]
     pub no_wait: bool,
-    /// How long to wait until it is ready
+    /// How long to wait until it is there
     #[arg(long, value_name = "TIME", default_value = "180s", value_parser = parse_duration)]
     pub timeout: Duration,
 }
 
 /// A VM to start.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub struct StartArgs {
     /// The VM's name
     pub name: Name,
     /// Return as soon as volantd has accepted the request
@@ -178,6 +274,9 @@ pub struct StopArgs {
     /// Return as soon as volantd has accepted the request
     #[arg(long)]
     pub no_wait: bool,
+    /// How long the workload may take to end [default: as its configuration says]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub grace: Option<Duration>,
     /// How long to wait until it is down
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub timeout: Duration,
@@ -194,15 +293,100 @@ pub struct DeleteArgs {
     pub yes: bool,
 }
 
-/// Which part of a log.
+/// Which VMs to list.
 #[derive(Debug, Args)]
-pub struct LogsArgs {
+pub struct ListArgs {
+    /// Only those in this state, such as running; may be repeated
+    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
+    pub status: Vec<String>,
+    /// Only those of this plugin
+    #[arg(short, long, value_name = "NAME")]
+    pub plugin: Option<Name>,
+    /// Only those with this text in name, address or runtime
+    #[arg(long, value_name = "TEXT")]
+    pub search: Option<String>,
+    /// Order by this member
+    #[arg(help = "Order by name, status, runtime, created_at or updated_at", long, value_name = "FIELD", value_parser = ["name", "status", "runtime", "created_at", "updated_at"], hide_possible_values = true)]
+    pub sort: Option<String>,
+    /// In descending order
+    #[arg(long)]
+    pub desc: bool,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+}
+
+/// How to attach to a console.
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
     /// The VM's name
     pub name: Name,
-    /// Go on with what the VM writes, until Ctrl-C or until it is deleted
+    /// Type when nobody else does, as without it
     #[arg(short, long)]
-    pub follow: bool,
-    /// Begin with the last N lines [default: all that is kept]
-    #[arg(short = 'n', long, value_name = "N")]
-    pub tail: Option<u32>,
+    pub write: bool,
+    /// Be the one who types, whoever is
+    #[arg(long, conflicts_with = "write")]
+    pub force: bool,
+    /// Only watch
+    #[arg(long, conflicts_with_all = ["write", "force"])]
+    pub watch: bool,
+}
+
+/// A VM to upgrade.
+#[derive(Debug, Args)]
+pub struct UpgradeArgs {
+    /// The VM's name
+    pub name: Name,
+    /// Refuse if the plugin has another version than this
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<String>,
+    /// Return as soon as volantd has accepted the request
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait until it is ready, if it runs
+    #[arg(long, value_name = "TIME", default_value = "180s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// What happens when a VM ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RestartWord {
+    /// It is started again
+    Always,
+    /// It is started again unless it ended well
+    OnFailure,
+    /// It stays down
+    Never,
+}
+
+impl From<RestartWord> for RestartPolicy {
+    fn from(word: RestartWord) -> Self {
+        match word {
+            RestartWord::Always => Self::Always,
+            RestartWord::OnFailure => Self::OnFailure,
+            RestartWord::Never => Self::Never,
+        }
+    }
+}
+
+/// Until when a command waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum WaitFor {
+    /// Healthy inside, and reached from the host
+    #[default]
+    Ready,
+    /// The guest is up
+    Running,
+    /// Down again, as a job is at its end
+    Stopped,
+    /// Not at all
+    None,
+}
+
+/// A variable of an environment.
+pub(super) fn parse_variable(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write KEY=VALUE"),
+    }
 }

@@ -1,30 +1,16 @@
-//! A VM's serial console over a WebSocket, on the same transport as every other call. Knows no terminal: see `crate::console`.
+//! A VM's serial console over a WebSocket. Knows no terminal: see `crate::console`.
 
 use std::fmt;
 
-use common::api::API_KEY_HEADER;
+use common::agent::session::TerminalSize;
 use common::name::Name;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Request};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use serde::Serialize;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::{CALL_TIMEOUT, CONNECT_TIMEOUT, Client, ClientError, Endpoint, refused};
-
-/// The largest message that is taken from the daemon: it sends what the guest wrote since the last, and 16 KiB at first.
-const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-
-/// A byte stream to the daemon.
-trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
-
-type Socket = WebSocketStream<Box<dyn Transport>>;
+use super::socket::{Socket, web_socket};
+use super::{Client, ClientError};
 
 /// An open console, in its two directions.
 #[derive(Debug)]
@@ -33,6 +19,36 @@ pub struct Console {
     pub input: ConsoleInput,
     /// From the guest.
     pub output: ConsoleOutput,
+}
+
+/// Who may type: a console has many watchers and one writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// Whoever types first.
+    First,
+    /// This one when nobody else does, as [`First`](Self::First); said to the daemon.
+    Now,
+    /// This one, whoever did so far.
+    Force,
+    /// Not this one.
+    Never,
+}
+
+impl Writing {
+    const fn query(self) -> &'static str {
+        match self {
+            Self::First => "",
+            Self::Now => "?write=true",
+            Self::Force => "?write=force",
+            Self::Never => "?write=false",
+        }
+    }
+}
+
+/// What volantd reads in a text message.
+#[derive(Serialize)]
+struct Resize {
+    resize: TerminalSize,
 }
 
 /// The direction towards the guest.
@@ -59,12 +75,23 @@ impl ConsoleInput {
         self.0.send(Message::binary(keys)).await.map_err(web_socket)
     }
 
+    /// Tells how large the terminal is.
+    pub async fn resize(&mut self, size: TerminalSize) -> Result<(), ClientError> {
+        let text = serde_json::to_string(&Resize { resize: size }).unwrap_or_default();
+        self.0.send(Message::text(text)).await.map_err(web_socket)
+    }
+
     /// Says goodbye. The VM goes on.
     pub async fn close(&mut self) -> Result<(), ClientError> {
-        match self.0.close().await {
-            Ok(()) | Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Ok(()),
-            Err(error) => Err(web_socket(error)),
-        }
+        close(&mut self.0).await
+    }
+}
+
+/// Closes a WebSocket; one that is closed already is fine.
+pub(super) async fn close(sink: &mut SplitSink<Socket, Message>) -> Result<(), ClientError> {
+    match sink.close().await {
+        Ok(()) | Err(WsError::ConnectionClosed | WsError::AlreadyClosed) => Ok(()),
+        Err(error) => Err(web_socket(error)),
     }
 }
 
@@ -85,81 +112,14 @@ impl ConsoleOutput {
     }
 }
 
-fn web_socket(error: WsError) -> ClientError {
-    ClientError::WebSocket(Box::new(error))
-}
-
 impl Client {
     /// Opens the serial console of a VM.
-    pub async fn console(&self, name: &Name) -> Result<Console, ClientError> {
-        let path = format!("/ws/v1/vms/{name}/console");
-        let call = format!("GET {path}");
-        let request = self.upgrade_request(&path)?;
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.connect())
-            .await
-            .map_err(|_| ClientError::Timeout {
-                call: call.clone(),
-                limit: CONNECT_TIMEOUT,
-            })??;
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_MESSAGE_BYTES))
-            .max_frame_size(Some(MAX_MESSAGE_BYTES));
-        let handshake = client_async_with_config(request, stream, Some(config));
-        let (socket, _) = tokio::time::timeout(CALL_TIMEOUT, handshake)
-            .await
-            .map_err(|_| ClientError::Timeout {
-                call: call.clone(),
-                limit: CALL_TIMEOUT,
-            })?
-            .map_err(|error| match error {
-                WsError::Http(response) => {
-                    let body = response.body().as_deref().unwrap_or_default();
-                    refused(response.status().as_u16(), body, &call)
-                }
-                other => ClientError::Cut {
-                    call: call.clone(),
-                    source: Box::new(other),
-                },
-            })?;
-        let (input, output) = socket.split();
+    pub async fn console(&self, name: &Name, writing: Writing) -> Result<Console, ClientError> {
+        let path = format!("/ws/v1/vms/{name}/console{}", writing.query());
+        let (input, output) = self.web_socket(&path).await?.split();
         Ok(Console {
             input: ConsoleInput(input),
             output: ConsoleOutput(output),
         })
-    }
-
-    fn upgrade_request(&self, path: &str) -> Result<Request<()>, ClientError> {
-        let url = format!(
-            "ws://{}{}{path}",
-            self.endpoint.authority(),
-            self.endpoint.prefix()
-        );
-        let mut request = url.into_client_request().map_err(web_socket)?;
-        if let Some(token) = &self.token {
-            let mut value = HeaderValue::from_str(token.expose())
-                .map_err(|error| web_socket(WsError::HttpFormat(error.into())))?;
-            value.set_sensitive(true);
-            request.headers_mut().insert(API_KEY_HEADER, value);
-        }
-        Ok(request)
-    }
-
-    async fn connect(&self) -> Result<Box<dyn Transport>, ClientError> {
-        let denied = |error| ClientError::connect(&self.endpoint, error);
-        match &self.endpoint {
-            Endpoint::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(denied)?;
-                Ok(Box::new(stream))
-            }
-            Endpoint::Tcp(url) => {
-                let host = url.host_str().unwrap_or_default();
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let port = url.port_or_known_default().unwrap_or(80);
-                let stream = TcpStream::connect((host, port)).await.map_err(denied)?;
-                // Single keys must not wait for each other.
-                stream.set_nodelay(true).map_err(denied)?;
-                Ok(Box::new(stream))
-            }
-        }
     }
 }

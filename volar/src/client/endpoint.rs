@@ -10,14 +10,8 @@ use reqwest::Url;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// Neither `http://` nor `unix://`.
-    #[error("`{shown}` is not an API address: use http://host:port or unix:///path")]
+    #[error("`{shown}` is not an API address: use unix:///path, http://host:port or https://host")]
     Form {
-        /// The text, bounded and escaped.
-        shown: String,
-    },
-    /// TLS is not spoken by volantd.
-    #[error("`{shown}` cannot be used: volantd does not speak TLS")]
-    Tls {
         /// The text, bounded and escaped.
         shown: String,
     },
@@ -31,7 +25,7 @@ pub enum InvalidEndpoint {
 pub enum Endpoint {
     /// A unix socket, by its absolute path.
     Unix(PathBuf),
-    /// Plain HTTP over TCP. The path, if any, precedes every path of the API.
+    /// HTTP over TCP, plain or with TLS as a proxy before volantd speaks it. The path, if any, precedes every path of the API.
     Tcp(Url),
 }
 
@@ -48,6 +42,19 @@ impl Endpoint {
                         .parse::<std::net::IpAddr>()
                         .is_ok_and(|address| address.is_loopback())
             }
+        }
+    }
+
+    /// Whether it is reached through TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tcp(url) if url.scheme() == "https")
+    }
+
+    /// The scheme of its URLs.
+    pub(super) fn scheme(&self) -> &str {
+        match self {
+            Self::Unix(_) => "http",
+            Self::Tcp(url) => url.scheme(),
         }
     }
 
@@ -106,8 +113,9 @@ impl FromStr for Endpoint {
             return Err(InvalidEndpoint::Credentials);
         }
         match url.scheme() {
-            "http" if url.query().is_none() && url.fragment().is_none() => Ok(Self::Tcp(url)),
-            "https" => Err(InvalidEndpoint::Tls { shown: shown() }),
+            "http" | "https" if url.query().is_none() && url.fragment().is_none() => {
+                Ok(Self::Tcp(url))
+            }
             _ => Err(InvalidEndpoint::Form { shown: shown() }),
         }
     }
@@ -166,10 +174,8 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(matches!(
-            "https://h".parse::<Endpoint>(),
-            Err(InvalidEndpoint::Tls { .. })
-        ));
+        let tls: Endpoint = "https://h/volant".parse().unwrap();
+        assert!(tls.is_tls() && !tls.is_local());
         let error = "http://me:secret@h".parse::<Endpoint>().unwrap_err();
         assert_eq!(error, InvalidEndpoint::Credentials);
         assert!(!error.to_string().contains("secret"));

@@ -88,7 +88,7 @@ pub enum ClientError {
         limit_bytes: usize,
     },
     /// The WebSocket broke.
-    #[error("The connection to the console broke")]
+    #[error("The connection to the VM broke")]
     WebSocket(#[source] Box<tokio_tungstenite::tungstenite::Error>),
 }
 

@@ -2,44 +2,47 @@
 //!
 //! It never follows redirects and never goes through a proxy: the API is a host's own, and its token must not leave it unasked.
 
+mod configs;
 mod console;
 mod endpoint;
 mod error;
+mod events;
+mod exec;
+mod files;
+mod guest;
+mod lines;
+mod logs;
+mod plugins;
+mod socket;
+mod sse;
+mod system;
+mod vms;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use common::api::{
-    API_KEY_HEADER, CreateVm, InstalledPlugin, MAX_LONG_POLL_MS, PluginArtifact, PluginNames,
-    Problem, SetEnabled, SystemInfo, Vm,
-};
-use common::manifest::Manifest;
-use common::name::Name;
+use common::api::{API_KEY_HEADER, Problem};
+use reqwest::header::HeaderName;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use console::{Console, ConsoleInput, ConsoleOutput};
+pub use console::{Console, ConsoleInput, ConsoleOutput, Writing};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::ClientError;
+pub use events::{EventQuery, EventReader, Told};
+pub use exec::{ExecInput, ExecOutput, ExecSession, FromGuest};
+pub use files::Tar;
+pub use guest::{AgentCall, CallAnswer};
+pub use lines::LineReader;
+pub use logs::{Follow, Log, LogPiece, LogQuery, RawLog};
+pub use vms::{Change, VmFilter};
 
 /// How long a connection may take to be made. volantd is on this host or close to it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an ordinary call may take: volantd answers each from memory and its database.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// How long a delete may take: it answers when everything is gone, after the guest had its time to stop.
-const DELETE_TIMEOUT: Duration = Duration::from_mins(2);
-
-/// How much longer than volantd a long-poll is waited for, so that its answer comes before our own deadline.
-const LONG_POLL_SLACK: Duration = Duration::from_secs(10);
-
-/// How long the daemon's version may take: it is shown by the way, nobody waits for it.
-const INFO_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How long a log that is not followed may be silent. volantd reads it from a file.
-const LOG_SILENCE: Duration = Duration::from_secs(30);
 
 /// The largest answer that is read: some ten thousand VMs.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -117,10 +120,12 @@ impl Client {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            // volantd speaks no TLS, and reading the system's certificates would cost each command 20 ms.
-            .tls_certs_only(std::iter::empty())
             .http1_only()
             .user_agent(concat!("volar/", env!("CARGO_PKG_VERSION")));
+        if !endpoint.is_tls() {
+            // Reading the system's certificates would cost each command 20 ms.
+            builder = builder.tls_certs_only(std::iter::empty());
+        }
         if let Endpoint::Unix(path) = &endpoint {
             builder = builder.unix_socket(path.as_path());
         }
@@ -135,129 +140,6 @@ impl Client {
     /// Where it connects to.
     pub const fn endpoint(&self) -> &Endpoint {
         &self.endpoint
-    }
-
-    /// The daemon's version and what it runs VMs with.
-    pub async fn system_info(&self) -> Result<Answer<SystemInfo>, ClientError> {
-        self.get("/api/v1/system/info", INFO_TIMEOUT).await
-    }
-
-    /// The names of all plugins.
-    pub async fn plugins(&self) -> Result<Answer<PluginNames>, ClientError> {
-        self.get("/api/v1/plugins", CALL_TIMEOUT).await
-    }
-
-    /// A plugin's manifest.
-    pub async fn plugin(&self, name: &Name) -> Result<Answer<Manifest>, ClientError> {
-        self.get(&format!("/api/v1/plugins/{name}"), CALL_TIMEOUT)
-            .await
-    }
-
-    /// The artifacts of a plugin.
-    pub async fn artifacts(&self, name: &Name) -> Result<Answer<Vec<PluginArtifact>>, ClientError> {
-        self.get(&format!("/api/v1/plugins/{name}/artifacts"), CALL_TIMEOUT)
-            .await
-    }
-
-    /// Installs a plugin; answers when volantd has fetched and verified its artifact, within `limit`.
-    pub async fn install_plugin(
-        &self,
-        manifest: &Manifest,
-        limit: Duration,
-    ) -> Result<Answer<InstalledPlugin>, ClientError> {
-        let request = Request::new(Method::POST, "/api/v1/plugins", limit);
-        self.json(request, Some(manifest)).await
-    }
-
-    /// Lets VMs be created from a plugin, or no more.
-    pub async fn set_plugin_enabled(&self, name: &Name, enabled: bool) -> Result<(), ClientError> {
-        let path = format!("/api/v1/plugins/{name}/enabled");
-        let request = Request::new(Method::POST, &path, CALL_TIMEOUT);
-        self.empty(request, Some(&SetEnabled { enabled })).await
-    }
-
-    /// Removes a plugin.
-    pub async fn remove_plugin(&self, name: &Name) -> Result<(), ClientError> {
-        let path = format!("/api/v1/plugins/{name}");
-        let request = Request::new(Method::DELETE, &path, CALL_TIMEOUT);
-        self.empty(request, None::<&()>).await
-    }
-
-    /// All VMs.
-    pub async fn vms(&self) -> Result<Answer<Vec<Vm>>, ClientError> {
-        self.get("/api/v1/vms", CALL_TIMEOUT).await
-    }
-
-    /// A VM as it is.
-    pub async fn vm(&self, name: &Name) -> Result<Answer<Vm>, ClientError> {
-        self.get(&format!("/api/v1/vms/{name}"), CALL_TIMEOUT).await
-    }
-
-    /// A VM as soon as it is newer than `generation`, or as it is after `wait` (at most [`MAX_LONG_POLL_MS`]).
-    pub async fn vm_after(
-        &self,
-        name: &Name,
-        generation: u64,
-        wait: Duration,
-    ) -> Result<Answer<Vm>, ClientError> {
-        let wait = wait.min(Duration::from_millis(MAX_LONG_POLL_MS));
-        let path = format!(
-            "/api/v1/vms/{name}?after={generation}&timeout_ms={}",
-            wait.as_millis()
-        );
-        self.get(&path, wait + LONG_POLL_SLACK).await
-    }
-
-    /// Creates a VM; answers when it is recorded, not when it runs.
-    pub async fn create_vm(&self, vm: &CreateVm) -> Result<Answer<Vm>, ClientError> {
-        let request = Request::new(Method::POST, "/api/v1/vms", CALL_TIMEOUT);
-        self.json(request, Some(vm)).await
-    }
-
-    /// Asks for a VM to be started, stopped or started again; answers when that is accepted.
-    pub async fn change_vm(&self, name: &Name, change: Change) -> Result<Answer<Vm>, ClientError> {
-        let path = format!("/api/v1/vms/{name}/{}", change.as_str());
-        let request = Request::new(Method::POST, &path, CALL_TIMEOUT);
-        self.json(request, None::<&()>).await
-    }
-
-    /// Deletes a VM; answers when everything of it is gone.
-    pub async fn delete_vm(&self, name: &Name) -> Result<(), ClientError> {
-        let path = format!("/api/v1/vms/{name}");
-        let request = Request::new(Method::DELETE, &path, DELETE_TIMEOUT);
-        self.empty(request, None::<&()>).await
-    }
-
-    /// The serial log of a VM from its last `tail` lines on, all of it if not given.
-    pub async fn logs(
-        &self,
-        name: &Name,
-        tail: Option<u32>,
-        follow: Follow,
-    ) -> Result<LogStream, ClientError> {
-        let mut path = format!(
-            "/api/v1/vms/{name}/logs?follow={}",
-            follow == Follow::Onwards
-        );
-        if let Some(lines) = tail {
-            path.push_str("&tail=");
-            path.push_str(&lines.to_string());
-        }
-        let call = format!("{} {path}", Method::GET);
-        // No limit for the body: a log may be followed for days.
-        let send = self.send(self.request(Method::GET, &path), &call, CALL_TIMEOUT);
-        let response = tokio::time::timeout(CALL_TIMEOUT, send)
-            .await
-            .map_err(|_| ClientError::Timeout {
-                call: call.clone(),
-                limit: CALL_TIMEOUT,
-            })??;
-        Ok(LogStream {
-            response: check_status(response, &call).await?,
-            silence: (follow == Follow::No).then_some(LOG_SILENCE),
-            endpoint: self.endpoint.clone(),
-            call,
-        })
     }
 
     async fn get<T: DeserializeOwned>(
@@ -297,6 +179,9 @@ impl Client {
         let call = request.call();
         let limit = request.limit;
         let mut builder = self.request(request.method, request.path).timeout(limit);
+        if let Some((name, value)) = request.header {
+            builder = builder.header(name, value);
+        }
         if let Some(body) = body {
             builder = builder.json(body);
         }
@@ -317,7 +202,8 @@ impl Client {
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!(
-            "http://{}{}{path}",
+            "{}://{}{}{path}",
+            self.endpoint.scheme(),
             self.endpoint.authority(),
             self.endpoint.prefix()
         );
@@ -345,69 +231,16 @@ impl Client {
         }
         result.map_err(|source| ClientError::call(&self.endpoint, call, limit, source))
     }
-}
-
-/// What is asked of a VM that exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// To run.
-    Start,
-    /// To be down.
-    Stop,
-    /// To be down and run again.
-    Restart,
-}
-
-impl Change {
-    /// The word in the path.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Restart => "restart",
-        }
-    }
-}
-
-/// Whether a log goes on with what is written later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follow {
-    /// It ends with what is there.
-    No,
-    /// It goes on until the VM is deleted.
-    Onwards,
-}
-
-/// A log that arrives in pieces.
-#[derive(Debug)]
-pub struct LogStream {
-    response: Response,
-    silence: Option<Duration>,
-    endpoint: Endpoint,
-    call: String,
-}
-
-impl LogStream {
-    /// The next piece, as the guest wrote it; nothing at the end.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        let limit = self.silence.unwrap_or(Duration::MAX);
-        let chunk = self.response.chunk();
-        let result = match self.silence {
-            Some(silence) => match tokio::time::timeout(silence, chunk).await {
-                Ok(result) => result,
-                Err(_) => {
-                    return Err(ClientError::Timeout {
-                        call: self.call.clone(),
-                        limit,
-                    });
-                }
-            },
-            None => chunk.await,
-        };
-        match result {
-            Ok(bytes) => Ok(bytes.map(|bytes| bytes.to_vec())),
-            Err(source) => Err(ClientError::call(&self.endpoint, &self.call, limit, source)),
-        }
+    /// Sends a request whose answer is a stream of any length: only its head has a deadline.
+    async fn stream(&self, builder: RequestBuilder, call: &str) -> Result<Response, ClientError> {
+        let send = self.send(builder, call, CALL_TIMEOUT);
+        let response = tokio::time::timeout(CALL_TIMEOUT, send)
+            .await
+            .map_err(|_| ClientError::Timeout {
+                call: call.to_owned(),
+                limit: CALL_TIMEOUT,
+            })??;
+        check_status(response, call).await
     }
 }
 
@@ -416,6 +249,7 @@ struct Request<'a> {
     method: Method,
     path: &'a str,
     limit: Duration,
+    header: Option<(HeaderName, String)>,
 }
 
 impl<'a> Request<'a> {
@@ -424,6 +258,7 @@ impl<'a> Request<'a> {
             method,
             path,
             limit,
+            header: None,
         }
     }
 
@@ -431,6 +266,32 @@ impl<'a> Request<'a> {
         let path = self.path.split('?').next().unwrap_or_default();
         format!("{} {path}", self.method)
     }
+}
+
+/// A query string of these pairs, with its `?`; nothing if there are none.
+fn query(pairs: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (key, value) in pairs {
+        text.push(if text.is_empty() { '?' } else { '&' });
+        text.push_str(key);
+        text.push('=');
+        text.push_str(&escaped(value));
+    }
+    text
+}
+
+/// A value for a query: what is not unreserved (RFC 3986 §2.3) is escaped, but for `/` and `,`, which a query may have.
+fn escaped(value: &str) -> String {
+    let mut text = String::new();
+    for byte in value.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~/,".contains(&byte);
+        if plain {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
 }
 
 /// Lets a success through; anything else becomes the error that its body describes.
@@ -471,4 +332,16 @@ async fn read_bounded(
         bytes.extend_from_slice(&chunk);
     }
     Ok((bytes, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_escaped() {
+        assert_eq!(query(&[]), "");
+        let pairs = [("path", "/a b/é&"), ("type", "A,B")];
+        assert_eq!(query(&pairs), "?path=/a%20b/%C3%A9%26&type=A,B");
+    }
 }

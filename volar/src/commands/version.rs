@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::{CommandError, Context};
-use crate::cli::Format;
 
 /// The version of this program.
 const VOLAR: &str = env!("CARGO_PKG_VERSION");
@@ -32,7 +31,7 @@ pub(super) async fn run(context: &Context) -> Result<(), CommandError> {
         );
         format!("volar {VOLAR}\n{daemon}")
     })?;
-    if let (Err(error), Format::Table) = (&daemon, context.settings.format) {
+    if let (Err(error), true) = (&daemon, context.output.is_text()) {
         let chain = common::error_chain::Chain(error).to_string();
         context.ui.note(&crate::ui::plain(&chain));
     }

@@ -1,4 +1,4 @@
-//! JSON as the API sent it, with line breaks. Only blanks between the tokens change: order, numbers and unknown members stay.
+//! JSON as the API sent it, with line breaks, in one line, or as YAML. Only blanks between the tokens change: order, numbers and unknown members stay.
 
 /// Blanks for each level.
 const INDENT: &str = "  ";
@@ -41,6 +41,20 @@ pub(super) fn indent(json: &str) -> String {
     out
 }
 
+/// A valid JSON text in one line: its strings cannot hold line breaks (RFC 8259 §7), so those between tokens are blanks.
+pub(super) fn compact(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
+}
+
+/// The same value as YAML, its members in their order. What is no JSON stays as it is.
+pub(super) fn yaml(json: &str) -> String {
+    let value = serde_json::from_str::<serde_norway::Value>(json);
+    match value.map(|value| serde_norway::to_string(&value)) {
+        Ok(Ok(yaml)) => yaml,
+        Ok(Err(_)) | Err(_) => json.to_owned(),
+    }
+}
+
 fn new_line(out: &mut String, depth: usize) {
     out.push('\n');
     out.push_str(&INDENT.repeat(depth));
@@ -75,6 +89,21 @@ mod tests {
         "#);
         assert_eq!(indent("[]"), "[]");
         assert_eq!(indent(" [ { } ] "), "[\n  {}\n]");
+    }
+
+    #[test]
+    fn yaml_keeps_the_order() {
+        let text = r#"{"b": 1, "a": [{"x": "1", "y": null}], "c": "two\nlines", "d": "no"}"#;
+        insta::assert_snapshot!(yaml(text), @r#"
+        b: 1
+        a:
+        - x: '1'
+          y: null
+        c: |-
+          two
+          lines
+        d: no
+        "#);
     }
 
     proptest! {

@@ -1,7 +1,14 @@
 //! Results on stdout, the only module that writes there. Progress, hints and errors are the work of `ui`.
 
+mod artifact;
+mod config;
+mod event;
 mod json;
+mod log;
+mod openapi;
 mod plugin;
+mod stats;
+mod system;
 mod table;
 mod vm;
 
@@ -10,8 +17,15 @@ use std::io::{self, Write as _};
 use crate::cli::Format;
 use crate::settings::Settings;
 
+pub use artifact::{artifact_details, artifact_table, pruned, usage_table};
+pub use config::{context_table, history_table};
+pub use event::event_line;
+pub use log::LogPrinter;
+pub use openapi::{Operation, operation_table, operations};
 pub use plugin::{PluginRow, installed_line, plugin_details, plugin_table, size};
-pub use vm::{age, ready_line, vm_details, vm_table};
+pub use stats::{Sample, stats_details, top_json, top_table};
+pub use system::{context_details, info_details};
+pub use vm::{age, ready_line, vm_details, vm_table, vm_wide_table};
 
 /// The result could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -61,19 +75,62 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), OutputError> {
         match self.format {
-            Format::Table => self.line(&text()),
+            Format::Table | Format::Wide => self.line(&text()),
             Format::Json => self.line(&json::indent(json)),
+            Format::Yaml => self.line(&json::yaml(json)),
             Format::Name => names.iter().try_for_each(|name| self.line(name)),
         }
     }
 
-    /// Prints what happened. Nothing in JSON: the API has no answer for it either.
+    /// Prints one of many results as it comes: a line of JSON, a document of YAML, a name, or text.
+    pub fn item(
+        &self,
+        json: &str,
+        name: &str,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), OutputError> {
+        match self.format {
+            Format::Table | Format::Wide => self.line(&text()),
+            Format::Json => self.line(&json::compact(json)),
+            Format::Yaml => self.line(&format!("---\n{}", json::yaml(json))),
+            Format::Name => self.line(name),
+        }
+    }
+
+    /// Prints a JSON document that has no other form for people than itself.
+    pub fn document(&self, json: &str, name: &str) -> Result<(), OutputError> {
+        match self.format {
+            Format::Table | Format::Wide | Format::Json => self.line(&json::indent(json)),
+            Format::Yaml => self.line(&json::yaml(json)),
+            Format::Name => self.line(name),
+        }
+    }
+
+    /// Ends the colours that somebody else's text may have begun.
+    pub fn reset(&self) -> Result<(), OutputError> {
+        if self.is_terminal && self.color {
+            self.bytes(b"\x1b[0m")?;
+        }
+        Ok(())
+    }
+
+    /// Prints what happened. Nothing in JSON and YAML: the API has no answer for it either.
     pub fn done(&self, name: &str, text: &str) -> Result<(), OutputError> {
         match self.format {
-            Format::Table => self.line(text),
+            Format::Table | Format::Wide => self.line(text),
             Format::Name => self.line(name),
-            Format::Json => Ok(()),
+            Format::Json | Format::Yaml => Ok(()),
         }
+    }
+
+    /// Whether the table may have more columns than fit most terminals.
+    pub fn is_wide(&self) -> bool {
+        self.format == Format::Wide
+    }
+
+    /// Whether results are for people.
+    pub const fn is_text(&self) -> bool {
+        self.format.is_text()
     }
 
     /// Writes bytes as they are, at once.

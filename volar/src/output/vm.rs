@@ -25,12 +25,57 @@ pub fn vm_table(vms: &[Vm], now: Timestamp) -> String {
                 or_dash(&vm.ip_address),
                 vm.cpu_cores.to_string(),
                 format!("{} MiB", vm.memory_mb),
-                (u64::from(vm.restarts.vm) + u64::from(vm.restarts.workload)).to_string(),
+                restarts(vm),
                 age(&vm.created_at, now),
             ]
         })
         .collect();
     table::render(&header, &rows)
+}
+
+/// The table of `vms list -o wide`.
+pub fn vm_wide_table(vms: &[Vm], now: Timestamp) -> String {
+    if vms.is_empty() {
+        return "No VMs".to_owned();
+    }
+    let header = [
+        "NAME", "STATUS", "HEALTH", "PLUGIN", "VERSION", "UPGRADE", "IP", "MAC", "CPU", "MEM",
+        "RESTARTS", "CONFIG", "VMM", "PID", "AGE", "CHANGED",
+    ];
+    let rows: Vec<Vec<String>> = vms
+        .iter()
+        .map(|vm| {
+            vec![
+                vm.name.to_string(),
+                vm.status.as_str().to_owned(),
+                health(vm).to_owned(),
+                vm.plugin.to_string(),
+                or_dash(&vm.plugin_version),
+                or_dash(vm.upgrade_available.as_deref().unwrap_or_default()),
+                or_dash(&vm.ip_address),
+                or_dash(&vm.mac_address),
+                vm.cpu_cores.to_string(),
+                format!("{} MiB", vm.memory_mb),
+                restarts(vm),
+                vm.config_version.to_string(),
+                or_dash(vm.hypervisor.as_deref().unwrap_or_default()),
+                vm.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                age(&vm.created_at, now),
+                age(&vm.updated_at, now),
+            ]
+        })
+        .collect();
+    table::render(&header, &rows)
+}
+
+/// How often it was started again, and whether that goes on.
+fn restarts(vm: &Vm) -> String {
+    let sum = u64::from(vm.restarts.vm) + u64::from(vm.restarts.workload);
+    if vm.restarts.crash_loop {
+        format!("{sum} (crash loop)")
+    } else {
+        sum.to_string()
+    }
 }
 
 /// All that is known of a VM.
@@ -39,7 +84,7 @@ pub fn vm_details(vm: &Vm, now: Timestamp) -> String {
         ("Name", vm.name.to_string()),
         ("Status", status(vm)),
         ("Health", health_with_reason(vm)),
-        ("Plugin", format!("{} (runtime {})", vm.plugin, vm.runtime)),
+        ("Plugin", plugin(vm)),
         (
             "Address",
             format!("{} ({})", or_dash(&vm.ip_address), vm.mac_address),
@@ -51,9 +96,27 @@ pub fn vm_details(vm: &Vm, now: Timestamp) -> String {
         ("VMM", vmm(vm)),
         (
             "Restarts",
-            format!("VM {}, workload {}", vm.restarts.vm, vm.restarts.workload),
+            format!(
+                "VM {}, workload {}{}",
+                vm.restarts.vm,
+                vm.restarts.workload,
+                if vm.restarts.crash_loop {
+                    ", in a crash loop"
+                } else {
+                    ""
+                }
+            ),
         ),
     ];
+    if vm.oom_kills > 0 {
+        rows.push(("OOM kills", vm.oom_kills.to_string()));
+    }
+    if let Some(probed) = &vm.health.last_probe_at {
+        rows.push(("Last probe", format!("{probed} ({} ago)", age(probed, now))));
+    }
+    if vm.config_version > 0 {
+        rows.push(("Config", config(vm)));
+    }
     if let Some(exit) = &vm.last_exit {
         let signal = exit
             .signal
@@ -130,6 +193,29 @@ fn timeline(boot: &BootTimeline) -> String {
     shown.join(", ")
 }
 
+fn plugin(vm: &Vm) -> String {
+    let mut text = format!("{} {}", vm.plugin, vm.plugin_version);
+    text.truncate(text.trim_end().len());
+    text.push_str(&format!(" (runtime {})", vm.runtime));
+    if let Some(version) = &vm.upgrade_available {
+        text.push_str(&format!(
+            "\n{version} is there: `volar vms upgrade {}`",
+            vm.name
+        ));
+    }
+    text
+}
+
+fn config(vm: &Vm) -> String {
+    match vm.effective_config_version {
+        Some(version) if version != vm.config_version => format!(
+            "version {}, version {version} runs until the next start",
+            vm.config_version
+        ),
+        Some(_) | None => format!("version {}", vm.config_version),
+    }
+}
+
 fn status(vm: &Vm) -> String {
     match &vm.step {
         Some(step) => format!("{}, at step `{step}`", vm.status.as_str()),
@@ -139,9 +225,9 @@ fn status(vm: &Vm) -> String {
 
 fn health(vm: &Vm) -> &'static str {
     match (vm.status, vm.health.state) {
-        (VmStatus::Running, HealthState::Unknown) => "unknown",
-        (VmStatus::Running, HealthState::Healthy) => "healthy",
-        (VmStatus::Running, HealthState::Unhealthy) => "unhealthy",
+        (VmStatus::Running | VmStatus::Paused, HealthState::Unknown) => "unknown",
+        (VmStatus::Running | VmStatus::Paused, HealthState::Healthy) => "healthy",
+        (VmStatus::Running | VmStatus::Paused, HealthState::Unhealthy) => "unhealthy",
         _ => "-",
     }
 }
@@ -220,11 +306,12 @@ mod tests {
         Name          web
         Status        running
         Health        unhealthy: status 500 \u{1b}[2J
-        Plugin        caddy (runtime caddy)
+        Plugin        caddy 1.0.0 (runtime caddy)
         Address       192.168.127.10 (02:f9:e8:54:fb:c4)
         Size          1 CPU, 512 MiB
         VMM           qemu with software emulation, process 4711
         Restarts      VM 1, workload 2
+        Config        version 1
         Last exit     code 137, by signal 9
         Failure       at step `guest`: The kernel panicked
         Try           Try this

@@ -47,6 +47,11 @@ impl Ui {
         }
     }
 
+    /// Passes on what a program wrote to its standard error, as it is.
+    pub fn bytes(&self, bytes: &[u8]) {
+        drop(io::stderr().lock().write_all(bytes));
+    }
+
     /// Prints an error with its causes and hints.
     pub fn report(&self, report: &Report) {
         write_stderr(&render(report, self.color));

@@ -68,6 +68,13 @@ impl Progress {
         self.phase = Some((phase, Instant::now()));
     }
 
+    /// Says how far the phase is, where it can be said again and again.
+    pub fn detail(&self, detail: &str) {
+        if let (Some(spinner), Some((phase, _))) = (&self.spinner, &self.phase) {
+            spinner.set_message(format!("{}: {phase}, {}", self.subject, plain(detail)));
+        }
+    }
+
     /// Removes what turns; the lines stay.
     pub fn finish(mut self) {
         self.end_phase();

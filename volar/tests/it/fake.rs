@@ -114,10 +114,14 @@ pub(crate) fn command() -> assert_cmd::Command {
         "VOLANT_API_BASE",
         "VOLANT_API_KEY",
         "VOLANT_TOKEN_FILE",
+        "VOLANT_CONTEXT",
+        "XDG_CONFIG_HOME",
         "NO_COLOR",
     ] {
         command.env_remove(variable);
     }
+    // No contexts of whoever runs the tests.
+    command.env("HOME", "/nonexistent");
     command.timeout(PATIENCE);
     command
 }

@@ -22,7 +22,7 @@ fn commands() -> Vec<Vec<String>> {
     all
 }
 
-fn help_of(path: &[String]) -> String {
+pub(crate) fn help_of(path: &[String]) -> String {
     let output = command()
         .env("COLUMNS", COLUMNS)
         .args(path)
@@ -48,7 +48,7 @@ fn help_is_as_it_was() {
 #[test]
 fn every_help_has_examples_that_parse() {
     let commands = commands();
-    assert_eq!(commands.len(), 21);
+    assert!(commands.len() > 60, "{}", commands.len());
     for path in commands {
         let text = help_of(&path);
         let (_, examples) = text

@@ -2,9 +2,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod console;
+mod contexts;
+mod control;
+mod documents;
 mod fake;
+mod guest;
 mod help;
 mod misbehaviour;
 mod plugins;
+mod run;
 mod terminal;
 mod vms;
+mod watch;

@@ -113,7 +113,6 @@ fn a_daemon_that_is_away_is_told_plainly() {
 fn an_address_that_cannot_be_used_is_refused() {
     for (api, words) in [
         ("localhost:7777", "is not an API address"),
-        ("https://localhost", "does not speak TLS"),
         ("http://me:secret@localhost", "--token-file"),
     ] {
         let output = command()

@@ -43,8 +43,10 @@ fn daemon(pinned: bool) -> (Router, Arc<Mutex<Vec<Value>>>) {
         .route(
             "/api/v1/plugins/{name}/artifacts",
             get(async || {
-                Json(json!([{"kind": "initramfs", "digest": DIGEST, "size_bytes": 1536, "pinned": false,
-                    "source_url": "/plugins/caddy.cpio.gz"}]))
+                Json(json!([{"ID": 0, "PluginName": "caddy", "Version": "0.1.0", "ArtifactName": "initramfs", "Kind": "initramfs",
+                    "SourceURL": "/plugins/caddy.cpio.gz", "Checksum": DIGEST, "Format": "", "LocalPath": "", "SizeBytes": 1536,
+                    "CreatedAt": "2026-11-23T10:00:00Z", "UpdatedAt": "2026-11-23T10:00:00Z", "digest": DIGEST, "pinned": false,
+                    "signature": "none", "used_by": {"plugins": ["caddy"], "vms": []}}]))
             }),
         );
     (router, sent)

@@ -201,3 +201,42 @@ fn ctrl_c_at_the_question_deletes_nothing() {
     assert_eq!(session.code(), Some(130));
     assert!(server.seen.all().is_empty());
 }
+
+#[test]
+fn a_command_with_a_terminal_takes_single_keys_and_gives_the_terminal_back() {
+    let server = Server::unix(crate::guest::exec_router());
+    for (keys, code) in [(&b"\x1d"[..], 130), (b"", 130)] {
+        let mut session = Session::start(&server, &["exec", "-it", "web", "--", "wait"]);
+        session.expect("begun");
+        assert!(!session.is_cooked());
+        // Ctrl-C is the command's.
+        session.press(b"a\x03b");
+        session.expect("A\x03B");
+        if keys.is_empty() {
+            let pid = Pid::from_raw(session.child.id().try_into().unwrap());
+            kill(pid, Signal::SIGTERM).unwrap();
+        } else {
+            session.press(keys);
+        }
+        assert_eq!(session.code(), Some(code));
+        assert!(session.is_cooked());
+    }
+    let mut session = Session::start(&server, &["exec", "-t", "web", "--", "both"]);
+    assert_eq!(session.code(), Some(7));
+    assert!(session.is_cooked());
+}
+
+#[test]
+fn top_has_a_screen_of_its_own_and_leaves_it() {
+    let router = Router::new()
+        .route("/api/v1/vms", get(async || axum::Json([ready("web", 1)])))
+        .route("/api/v1/stats", get(async || axum::Json(Vec::<()>::new())));
+    let server = Server::unix(router);
+    let mut session = Session::start(&server, &["top", "--interval", "100ms"]);
+    session.expect("\x1b[?1049h");
+    session.expect("running");
+    let pid = Pid::from_raw(session.child.id().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    session.expect("\x1b[?1049l");
+    assert_eq!(session.code(), Some(130));
+}

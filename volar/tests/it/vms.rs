@@ -133,7 +133,7 @@ fn a_vm_that_fails_is_told_with_step_cause_console_and_hints() {
         server
             .seen
             .all()
-            .contains(&"GET /api/v1/vms/web/logs?follow=false&tail=15".to_owned())
+            .contains(&"GET /api/v1/vms/web/logs?follow=false&tail=15&stream=console".to_owned())
     );
 }
 
@@ -338,7 +338,7 @@ fn a_log_in_a_pipe_is_as_the_guest_wrote_it() {
     assert_eq!(ran.0.stdout, RAW_LOG);
     assert_eq!(
         server.seen.all(),
-        ["GET /api/v1/vms/web/logs?follow=false&tail=5"]
+        ["GET /api/v1/vms/web/logs?follow=false&tail=5&format=json"]
     );
 }
 
@@ -367,7 +367,10 @@ fn following_prints_at_once_and_ends_well_when_the_reader_goes() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
-    assert_eq!(server.seen.all(), ["GET /api/v1/vms/web/logs?follow=true"]);
+    assert_eq!(
+        server.seen.all(),
+        ["GET /api/v1/vms/web/logs?follow=true&format=json"]
+    );
 }
 
 #[test]

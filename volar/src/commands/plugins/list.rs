@@ -1,6 +1,5 @@
 //! `volar plugins list`.
 
-use crate::cli::Format;
 use crate::client::ClientError;
 use crate::commands::{CommandError, Context, Doing as _};
 use crate::output::{PluginRow, plugin_table};
@@ -13,7 +12,7 @@ pub(in crate::commands) async fn run(context: &Context) -> Result<(), CommandErr
         .doing(|| "list the plugins".to_owned())?;
     let mut rows = Vec::new();
     // Only the table shows more than the names.
-    if context.settings.format == Format::Table {
+    if context.settings.format.is_text() {
         for name in &answer.value.plugins {
             match client.plugin(name).await {
                 Ok(manifest) => rows.push(PluginRow {

@@ -2,7 +2,6 @@
 
 use common::name::Name;
 
-use crate::cli::Format;
 use crate::commands::{CommandError, Context, Doing as _};
 use crate::output::plugin_details;
 
@@ -10,7 +9,7 @@ pub(in crate::commands) async fn run(context: &Context, name: &Name) -> Result<(
     let client = context.client()?;
     let action = || format!("show plugin `{name}`");
     let manifest = client.plugin(name).await.doing(action)?;
-    let artifacts = if context.settings.format == Format::Table {
+    let artifacts = if context.settings.format.is_text() {
         client.artifacts(name).await.doing(action)?.value
     } else {
         Vec::new()

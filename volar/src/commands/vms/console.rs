@@ -1,14 +1,24 @@
 //! `volar vms console`.
 
-use common::name::Name;
-
+use crate::cli::ConsoleArgs;
+use crate::client::Writing;
 use crate::commands::{CommandError, Context, Doing as _};
 use crate::console::{ConsoleError, Left, attach};
 
-pub(in crate::commands) async fn run(context: &Context, name: &Name) -> Result<(), CommandError> {
+pub(in crate::commands) async fn run(
+    context: &Context,
+    args: &ConsoleArgs,
+) -> Result<(), CommandError> {
+    let name = &args.name;
+    let writing = match (args.write, args.force, args.watch) {
+        (_, true, _) => Writing::Force,
+        (true, ..) => Writing::Now,
+        (.., true) => Writing::Never,
+        (false, false, false) => Writing::First,
+    };
     let console = context
         .client()?
-        .console(name)
+        .console(name, writing)
         .await
         .doing(|| format!("open the console of VM `{name}`"))?;
     context.ui.note(&format!(

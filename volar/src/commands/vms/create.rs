@@ -1,17 +1,40 @@
 //! `volar vms create`.
 
-use common::api::CreateVm;
+use common::api::{ConfigPatch, CreateVm};
+use serde::Deserialize as _;
 
+use super::config::{json_of, read, unwrapped};
 use super::{Patience, settle};
-use crate::cli::CreateArgs;
-use crate::commands::{CommandError, Context, Doing as _};
+use crate::cli::{CreateArgs, WaitFor};
+use crate::commands::{CommandError, Context, Doing as _, JsonError};
 use crate::wait::Goal;
 
 pub(in crate::commands) async fn run(
     context: &Context,
     args: CreateArgs,
 ) -> Result<(), CommandError> {
-    let patience = Patience::new(Goal::Ready, args.no_wait, args.timeout);
+    let (goal, waits) = match args.wait {
+        WaitFor::Ready => (Goal::Ready, true),
+        WaitFor::Running => (Goal::Running, true),
+        // A job that failed is down as well, and is told apart.
+        WaitFor::Stopped => (Goal::Down, true),
+        WaitFor::None => (Goal::Ready, false),
+    };
+    let patience = Patience::new(goal, args.no_wait || !waits, args.timeout);
+    let mut config = match &args.config {
+        Some(path) => {
+            let (value, _) = unwrapped(json_of(&read(path)?)?);
+            ConfigPatch::deserialize(value).map_err(JsonError::Parse)?
+        }
+        None => ConfigPatch::default(),
+    };
+    let variables = args.env.into_iter();
+    config
+        .env
+        .extend(variables.map(|(key, value)| (key, Some(value))));
+    if let Some(policy) = args.restart {
+        config.restart_policy = Some(Some(policy.into()));
+    }
     let request = CreateVm {
         name: args.name,
         plugin: args.plugin,
@@ -22,7 +45,7 @@ pub(in crate::commands) async fn run(
         ephemeral: args.ephemeral.then_some(true),
         api_host: args.api_host,
         api_port: args.api_port,
-        config: None,
+        config: (config != ConfigPatch::default()).then_some(config),
     };
     let client = context.client()?;
     let first = client

@@ -5,14 +5,14 @@ use common::name::Name;
 
 use crate::cli::DeleteArgs;
 use crate::client::Client;
-use crate::commands::{CommandError, Context, Doing as _};
+use crate::commands::{CommandError, Context, Doing as _, confirmed};
 
 pub(in crate::commands) async fn run(
     context: &Context,
     args: DeleteArgs,
 ) -> Result<(), CommandError> {
     let client = context.client()?;
-    if !args.yes && context.ui.can_ask() && !confirmed(context, &args.names).await {
+    if !args.yes && !confirmed(context, question(&args.names)).await {
         return Err(CommandError::Unconfirmed);
     }
     if let [name] = args.names.as_slice() {
@@ -43,16 +43,11 @@ async fn delete(context: &Context, client: &Client, name: &Name) -> Result<(), C
         .done(name.as_str(), &format!("VM {name} is deleted"))?)
 }
 
-/// Asks on another thread, so that Ctrl-C ends the program meanwhile.
-async fn confirmed(context: &Context, names: &[Name]) -> bool {
+fn question(names: &[Name]) -> String {
     let list: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     let noun = if names.len() == 1 { "VM" } else { "VMs" };
-    let question = format!(
+    format!(
         "Delete {noun} {} and all that belongs to it?",
         list.join(", ")
-    );
-    let ui = context.ui;
-    tokio::task::spawn_blocking(move || ui.confirm(&question))
-        .await
-        .unwrap_or(false)
+    )
 }

@@ -1,22 +1,29 @@
 //! `volar vms …`, one file for each command, and what several of them share: waiting and telling how it went.
 
+pub(super) mod config;
 pub(super) mod console;
+pub(super) mod copy;
 pub(super) mod create;
 pub(super) mod delete;
+pub(super) mod exec;
 pub(super) mod get;
 pub(super) mod list;
 pub(super) mod logs;
+pub(super) mod operations;
+pub(super) mod pause;
 pub(super) mod restart;
 pub(super) mod start;
+pub(super) mod stats;
 pub(super) mod stop;
+pub(super) mod upgrade;
 
 use std::time::Duration;
 
-use common::api::Vm;
+use common::api::{Vm, VmStatus};
 use common::name::Name;
 
 use super::{CommandError, Context};
-use crate::client::{Answer, Client, Follow};
+use crate::client::{Answer, Client, Log, LogQuery};
 use crate::output::ready_line;
 use crate::ui::Sanitizer;
 use crate::wait::{Goal, WaitError, phase, wait};
@@ -32,13 +39,13 @@ const MAX_CONSOLE_LINE_CHARS: usize = 300;
 
 /// How long a command waits, if at all.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
+pub(super) struct Patience {
     goal: Goal,
     limit: Option<Duration>,
 }
 
 impl Patience {
-    fn new(goal: Goal, no_wait: bool, timeout: Duration) -> Self {
+    pub(super) fn new(goal: Goal, no_wait: bool, timeout: Duration) -> Self {
         Self {
             goal,
             limit: (!no_wait).then_some(timeout),
@@ -47,7 +54,7 @@ impl Patience {
 }
 
 /// Waits as asked and prints how it went.
-async fn settle(
+pub(super) async fn settle(
     context: &Context,
     client: &Client,
     first: Answer<Vm>,
@@ -62,6 +69,9 @@ async fn settle(
     let result = wait(client, goal, first, limit, |vm| progress.phase(phase(vm))).await;
     progress.finish();
     match result {
+        Ok(answer) if goal == Goal::Down && answer.value.status != VmStatus::Stopped => {
+            Err(failure(client, WaitError::of_failed(answer.value)).await)
+        }
         Ok(answer) => print_reached(context, client, goal, &answer).await,
         Err(error) => Err(failure(client, error).await),
     }
@@ -89,15 +99,17 @@ async fn print_reached(
             Ok(manifest) => manifest.value.workload.port(),
             Err(_) => None,
         },
-        Goal::Stopped => None,
+        Goal::Running | Goal::Stopped | Goal::Down => None,
     };
     context
         .output
         .result(&answer.json, &[vm.name.as_str()], || match goal {
             Goal::Ready => ready_line(vm, port),
-            Goal::Stopped => format!("VM {} is {}", vm.name, vm.status.as_str()),
+            Goal::Running | Goal::Stopped | Goal::Down => {
+                format!("VM {} is {}", vm.name, vm.status.as_str())
+            }
         })?;
-    if vm.accelerator.as_deref() == Some("tcg") && goal != Goal::Stopped {
+    if vm.accelerator.as_deref() == Some("tcg") && goal == Goal::Ready {
         context.ui.note(
             "It runs in software emulation, which is slow: `volar doctor` says what keeps KVM from being used",
         );
@@ -106,7 +118,7 @@ async fn print_reached(
 }
 
 /// An error of waiting, with the end of the console where that may tell more.
-async fn failure(client: &Client, error: WaitError) -> CommandError {
+pub(super) async fn failure(client: &Client, error: WaitError) -> CommandError {
     let console = match error.vm() {
         Some(vm) => last_lines(client, &vm.name).await,
         None => Vec::new(),
@@ -119,10 +131,17 @@ async fn failure(client: &Client, error: WaitError) -> CommandError {
 
 /// The last lines of a console; none if they cannot be had at once.
 async fn last_lines(client: &Client, name: &Name) -> Vec<String> {
+    let query = LogQuery {
+        tail: Some(CONSOLE_LINES),
+        streams: vec!["console".to_owned()],
+        ..LogQuery::default()
+    };
     let read = async {
-        let mut log = client.logs(name, Some(CONSOLE_LINES), Follow::No).await?;
-        let mut filter = Sanitizer::new(false);
         let mut text = String::new();
+        let Log::Raw(mut log) = client.logs(name, &query, None).await? else {
+            return Ok(text);
+        };
+        let mut filter = Sanitizer::new(false);
         while let Some(bytes) = log.next().await? {
             text.push_str(&filter.push(&bytes));
         }

@@ -1,12 +1,15 @@
 //! `volar vms start`.
 
 use super::{Patience, settle};
-use crate::cli::RunArgs;
+use crate::cli::StartArgs;
 use crate::client::Change;
 use crate::commands::{CommandError, Context, Doing as _};
 use crate::wait::Goal;
 
-pub(in crate::commands) async fn run(context: &Context, args: RunArgs) -> Result<(), CommandError> {
+pub(in crate::commands) async fn run(
+    context: &Context,
+    args: StartArgs,
+) -> Result<(), CommandError> {
     let client = context.client()?;
     let first = client
         .change_vm(&args.name, Change::Start)

@@ -12,7 +12,7 @@ pub(in crate::commands) async fn run(
 ) -> Result<(), CommandError> {
     let client = context.client()?;
     let first = client
-        .change_vm(&args.name, Change::Stop)
+        .change_vm(&args.name, Change::Stop(args.grace))
         .await
         .doing(|| format!("stop VM `{}`", args.name))?;
     let patience = Patience::new(Goal::Stopped, args.no_wait, args.timeout);
