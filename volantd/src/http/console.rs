@@ -65,10 +65,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     ),
     responses(
         (status = 101, description = "A WebSocket"),
-        (status = 404, description = "There is no such VM"),
+        (status = 404, description = "`vm-not-found`: no VM has this name"),
         (status = 426, description = "`invalid-request`: the connection cannot be upgraded"),
-        (status = 409, description = "The VM does not run"),
-        (status = 503, description = "There are too many watchers"),
+        (status = 409, description = "`wrong-phase`: the VM does not run"),
+        (status = 503, description = "`unavailable`: there are too many watchers"),
     )
 )]
 async fn socket(

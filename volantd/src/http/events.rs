@@ -47,8 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     ),
     responses(
         (status = 200, description = "Server-sent events: the type as `event`, the number as `id`, and this as `data`. `GAP` says that events may be missing before the next one, `LAGGED` is the last event of a reader that is too slow", content_type = "text/event-stream", body = VmEvent),
-        (status = 400, description = "The query is not valid"),
-        (status = 503, description = "There are too many readers"),
+        (status = 503, description = "`unavailable`: there are too many readers"),
     )
 )]
 async fn stream(

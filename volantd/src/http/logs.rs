@@ -213,9 +213,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         (status = 200, description = "The lines: as text, as one JSON object a line (`application/x-ndjson`), or as server-sent events `log` with ids (`text/event-stream`). `LAGGED` is the last event of a reader that is too slow", content(
             (String = "text/plain"), (LogEntry = "application/x-ndjson"), (LogEntry = "text/event-stream")
         )),
-        (status = 400, description = "The query is not valid"),
-        (status = 404, description = "There is no such VM"),
-        (status = 503, description = "There are too many readers"),
+        (status = 404, description = "`vm-not-found`: no VM has this name"),
+        (status = 503, description = "`unavailable`: there are too many readers"),
     )
 )]
 async fn show(
@@ -315,8 +314,7 @@ fn events(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> + Sen
     ),
     responses(
         (status = 101, description = "A WebSocket; each text message is this", body = LogMessage),
-        (status = 400, description = "The query is not valid"),
-        (status = 404, description = "There is no such VM"),
+        (status = 404, description = "`vm-not-found`: no VM has this name"),
         (status = 426, description = "`invalid-request`: the connection cannot be upgraded"),
     )
 )]

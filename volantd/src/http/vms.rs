@@ -272,7 +272,7 @@ async fn resume(
     (status = 400, description = "`invalid-request`: the query is not valid"),
     (status = 404, description = "`vm-not-found`: no such VM"),
     (status = 503, description = "`unavailable`: something of it resists, and is tried again"),
-    (status = 504, description = "It is not gone after `timeout`, and goes on being removed"),
+    (status = 504, description = "`wait-timeout`: it is not gone after `timeout`, and goes on being removed"),
 ))]
 async fn delete(
     State(service): State<Arc<Service>>,
