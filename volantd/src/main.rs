@@ -28,7 +28,7 @@ enum Command {
     Run,
     /// Show the configuration: every key with its value and where that came from
     Config,
-    /// Print the description of the API (OpenAPI 3.1), as `/openapi` serves it
+    /// Print the description of the API, as `/openapi` serves it
     Openapi,
 }
 

@@ -138,7 +138,7 @@ mod tests {
         for (text, expected_ms) in table {
             let read = text.parse::<WaitLimit>().ok();
             assert_eq!(
-                read.map(|limit| limit.duration()),
+                read.map(WaitLimit::duration),
                 expected_ms.map(Duration::from_millis),
                 "{text}"
             );

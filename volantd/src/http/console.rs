@@ -82,7 +82,7 @@ async fn socket(
         .map_or_else(Access::default, |Write(access)| access);
     let watch = service.watch_console(&name, access).await?;
     Ok(upgrade.serve(MAX_INPUT_BYTES, async move |socket| {
-        serve(socket, watch).await
+        serve(socket, watch).await;
     }))
 }
 

@@ -332,7 +332,7 @@ async fn socket(
     asked.filter.follow = Follow::Onwards;
     let reader = service.read_log(&name, asked.filter)?;
     Ok(upgrade.serve(MAX_INPUT_BYTES, async move |socket| {
-        serve(socket, name, reader).await
+        serve(socket, name, reader).await;
     }))
 }
 
