@@ -1,5 +1,7 @@
 //! An example workload: a static HTTP service on std alone, one thread for each connection. It is no web server: see the README.
 
+mod websocket;
+
 use std::env;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -33,6 +35,15 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// What `GET /crash` ends the process with.
 const CRASH_EXIT_CODE: i32 = 3;
 
+/// How much `GET /stream` sends without `?bytes=`.
+const STREAM_BYTES: u64 = 1024 * 1024;
+
+/// What `GET /stream` sends at a time.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// How long a WebSocket may be silent.
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// What a request is answered with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Answer {
@@ -46,6 +57,8 @@ struct Answer {
 enum Then {
     Close,
     Crash,
+    /// So many bytes are the body.
+    Stream(u64),
 }
 
 impl Answer {
@@ -68,7 +81,9 @@ impl Answer {
         if !matches!(method, Some("GET" | "HEAD")) {
             return Self::new("405 Method Not Allowed", "Only GET and HEAD\n");
         }
-        let path = target.map(|target| target.split('?').next().unwrap_or_default());
+        let (path, query) = target
+            .map(|target| target.split_once('?').unwrap_or((target, "")))
+            .unzip();
         match path {
             Some("/") => Self::new("200 OK", "Hello from Volant!\n"),
             Some("/health") => Self::new("200 OK", "ok\n"),
@@ -76,26 +91,38 @@ impl Answer {
                 then: Then::Crash,
                 ..Self::new("200 OK", "Ending with exit code 3\n")
             },
-            _ => Self::new("404 Not Found", "Try /, /health or /crash\n"),
+            Some("/stream") => match stream_bytes(query.unwrap_or_default()) {
+                Some(bytes) => Self {
+                    then: Then::Stream(bytes),
+                    ..Self::new("200 OK", "")
+                },
+                None => Self::new("400 Bad Request", "Say how many: /stream?bytes=1000000\n"),
+            },
+            // A request that is one for a WebSocket does not come here.
+            Some("/ws") => Self::new("426 Upgrade Required", "This is a WebSocket\n"),
+            _ => Self::new("404 Not Found", "Try /, /health, /crash, /stream or /ws\n"),
         }
     }
 
     /// The answer as it goes over the wire. `HEAD` gets no body, but its length.
     fn to_bytes(self, request_line: &str) -> Vec<u8> {
         let Self { status, body, .. } = self;
-        let allow = if status.starts_with("405") {
-            "allow: GET, HEAD\r\n"
-        } else {
-            ""
+        let more = match status.split(' ').next() {
+            Some("405") => "allow: GET, HEAD\r\n",
+            Some("426") => "upgrade: websocket\r\n",
+            _ => "",
         };
         let shown = if request_line.starts_with("HEAD ") {
             ""
         } else {
             body
         };
-        let length = body.len();
+        let length = match self.then {
+            Then::Stream(bytes) => bytes.to_string(),
+            Then::Close | Then::Crash => body.len().to_string(),
+        };
         format!(
-            "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n{allow}connection: close\r\n\r\n{shown}"
+            "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n{more}connection: close\r\n\r\n{shown}"
         )
         .into_bytes()
     }
@@ -174,8 +201,17 @@ fn refuse(mut stream: TcpStream) {
 }
 
 fn handle(mut stream: TcpStream, peer: SocketAddr) {
-    let (line, answer) = match read_request_line(&mut stream) {
-        Ok(line) => {
+    let (line, answer) = match read_head(&mut stream) {
+        Ok(head) => {
+            let line = head.lines().next().unwrap_or_default().to_owned();
+            if line.starts_with("GET /ws ")
+                && let Some(welcome) = websocket::welcome(&head)
+            {
+                log(&format!("{peer} \"{}\" 101", line.escape_debug()));
+                // However it ends, there is nobody left to tell.
+                drop(echo(stream, &welcome));
+                return;
+            }
             let answer = Answer::to(&line);
             (line, answer)
         }
@@ -194,6 +230,10 @@ fn handle(mut stream: TcpStream, peer: SocketAddr) {
     let sent = stream
         .set_write_timeout(Some(WRITE_TIMEOUT))
         .and_then(|()| stream.write_all(&answer.to_bytes(&line)))
+        .and_then(|()| match answer.then {
+            Then::Stream(bytes) if !line.starts_with("HEAD ") => send_zeroes(&mut stream, bytes),
+            Then::Stream(_) | Then::Close | Then::Crash => Ok(()),
+        })
         .and_then(|()| stream.shutdown(std::net::Shutdown::Write));
     if answer.then == Then::Crash {
         log("Crashing, as asked");
@@ -202,13 +242,40 @@ fn handle(mut stream: TcpStream, peer: SocketAddr) {
     drop(sent);
 }
 
+/// How many bytes a query such as `bytes=1000` asks for.
+fn stream_bytes(query: &str) -> Option<u64> {
+    match query.strip_prefix("bytes=") {
+        Some(number) => number.parse().ok(),
+        None => query.is_empty().then_some(STREAM_BYTES),
+    }
+}
+
+fn send_zeroes(stream: &mut TcpStream, bytes: u64) -> io::Result<()> {
+    let piece = [0; PIECE_BYTES];
+    let mut left = bytes;
+    while left > 0 {
+        let count = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        stream.write_all(&piece[..count])?;
+        left -= u64::try_from(count).unwrap_or(left);
+    }
+    Ok(())
+}
+
+/// Goes on as a WebSocket.
+fn echo(mut stream: TcpStream, welcome: &str) -> io::Result<()> {
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    stream.set_read_timeout(Some(SILENCE_TIMEOUT))?;
+    stream.write_all(welcome.as_bytes())?;
+    websocket::echo(&mut stream)
+}
+
 #[expect(clippy::exit, reason = "this is what /crash is for")]
 fn crash() -> ! {
     std::process::exit(CRASH_EXIT_CODE)
 }
 
-/// Reads a whole request head, and answers its first line.
-fn read_request_line(stream: &mut TcpStream) -> io::Result<String> {
+/// Reads a whole request head.
+fn read_head(stream: &mut TcpStream) -> io::Result<String> {
     let deadline = Instant::now() + HEAD_TIMEOUT;
     let mut head = Vec::new();
     let mut piece = [0; 1024];
@@ -228,12 +295,7 @@ fn read_request_line(stream: &mut TcpStream) -> io::Result<String> {
         }
         head.extend(piece.iter().take(read));
     }
-    let line = head
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii_end();
-    Ok(String::from_utf8_lossy(line).into_owned())
+    Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
 /// Whether a head is complete: an empty line, with or without carriage return (RFC 9112 §2.2).
@@ -261,7 +323,17 @@ mod tests {
             ("GET /?x=1 HTTP/1.0", "200", "Hello from Volant!\n"),
             ("GET /health HTTP/1.1", "200", "ok\n"),
             ("GET /crash HTTP/1.1", "200", "Ending with exit code 3\n"),
-            ("GET /crash/ HTTP/1.1", "404", "Try /, /health or /crash\n"),
+            (
+                "GET /crash/ HTTP/1.1",
+                "404",
+                "Try /, /health, /crash, /stream or /ws\n",
+            ),
+            (
+                "GET /stream?bytes=x HTTP/1.1",
+                "400",
+                "Say how many: /stream?bytes=1000000\n",
+            ),
+            ("GET /ws HTTP/1.1", "426", "This is a WebSocket\n"),
             ("POST /crash HTTP/1.1", "405", "Only GET and HEAD\n"),
             ("GET / HTTP/2", "400", "This is not HTTP/1.x\n"),
             ("GET / HTTP/1.1 x", "400", "This is not HTTP/1.x\n"),
@@ -328,6 +400,41 @@ mod tests {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+    }
+
+    #[test]
+    fn a_stream_has_the_length_that_was_asked_for() {
+        let address = served();
+        let answer = exchange(address, b"GET /stream?bytes=70000 HTTP/1.1\r\n\r\n");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("content-length: 70000"), "{head}");
+        assert_eq!(body.len(), 70_000);
+        let head = exchange(address, b"HEAD /stream HTTP/1.1\r\n\r\n");
+        assert!(head.ends_with("connection: close\r\n\r\n"), "{head}");
+    }
+
+    #[test]
+    fn a_websocket_echoes() {
+        let address = served();
+        let mut request = b"GET /ws HTTP/1.1\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".to_vec();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream.write_all(&request).unwrap();
+        let mut answer = Vec::new();
+        while !ends(&answer) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "));
+        // A message and a close, each masked with nothing.
+        request = b"\x81\x82\0\0\0\0hi\x88\x80\0\0\0\0".to_vec();
+        stream.write_all(&request).unwrap();
+        let mut echoed = Vec::new();
+        stream.read_to_end(&mut echoed).unwrap();
+        assert_eq!(echoed, b"\x81\x02hi\x88\x00");
     }
 
     #[test]
