@@ -7,13 +7,14 @@ use std::io;
 
 use fs_err as fs;
 
-use parse::{ProcessTimes, process_times, pss_bytes};
+use parse::{ProcessTimes, interface, process_times, pss_bytes};
 
 /// Where the kernel shows processes.
 const PROC: &str = "/proc";
 
-/// Where the kernel shows network interfaces (Documentation/ABI/testing/sysfs-class-net-statistics).
-const NET: &str = "/sys/class/net";
+/// Where the kernel shows the interfaces of this process's network namespace (`proc_pid_net(5)`). What `/sys` shows is of the namespace
+/// in which it was mounted, which may be another one.
+const INTERFACES: &str = "/proc/self/net/dev";
 
 /// The error of reading a file of a process that ended meanwhile (errno(3)).
 const ESRCH: i32 = 3;
@@ -105,18 +106,8 @@ fn read(pid: u32, file: &str) -> Result<String, UsageError> {
 
 /// Reads what went through the tap of a guest. None if there is no such interface.
 pub fn of_tap(tap: &str) -> Option<NetworkUse> {
-    let counter = |name: &str| -> Option<u64> {
-        let text = fs::read_to_string(format!("{NET}/{tap}/statistics/{name}")).ok()?;
-        text.trim().parse().ok()
-    };
-    Some(seen_from_guest(NetworkUse {
-        rx_bytes: counter("rx_bytes")?,
-        tx_bytes: counter("tx_bytes")?,
-        rx_packets: counter("rx_packets")?,
-        tx_packets: counter("tx_packets")?,
-        rx_dropped: counter("rx_dropped")?,
-        tx_dropped: counter("tx_dropped")?,
-    }))
+    let text = fs::read_to_string(INTERFACES).ok()?;
+    interface(&text, tap).map(seen_from_guest)
 }
 
 /// The other end of what the host counts.

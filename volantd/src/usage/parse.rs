@@ -1,4 +1,6 @@
-//! The kernel's texts about a process, read without looking at anything. Pure.
+//! The kernel's texts about processes and interfaces, read without looking at anything. Pure.
+
+use super::NetworkUse;
 
 /// Clock ticks a second in what Linux shows to programs: `USER_HZ` of include/asm-generic/param.h, the same on every x86-64 kernel.
 const USER_HZ: u64 = 100;
@@ -37,6 +39,25 @@ pub(super) fn pss_bytes(rollup: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// The counters of one interface in a `/proc/PID/net/dev`, in the order of `dev_seq_printf_stats` in net/core/net-procs.c.
+pub(super) fn interface(table: &str, name: &str) -> Option<NetworkUse> {
+    let counters = table.lines().find_map(|line| {
+        let (this, counters) = line.split_once(':')?;
+        (this.trim() == name).then_some(counters)
+    })?;
+    let counter = |index: usize| -> Option<u64> {
+        counters.split_ascii_whitespace().nth(index)?.parse().ok()
+    };
+    Some(NetworkUse {
+        rx_bytes: counter(0)?,
+        rx_packets: counter(1)?,
+        rx_dropped: counter(3)?,
+        tx_bytes: counter(8)?,
+        tx_packets: counter(9)?,
+        tx_dropped: counter(11)?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +92,27 @@ mod tests {
             "Pss: 18446744073709551615 kB",
         ] {
             assert_eq!(pss_bytes(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn an_interface_is_found_by_its_whole_name() {
+        let table = "Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+vttap-10: 1000 2 3 4 5 6 7 8 9000 10 11 12 13 14 15 16
+vttap-1: 17 18\n";
+        let expected = NetworkUse {
+            rx_bytes: 1000,
+            rx_packets: 2,
+            rx_dropped: 4,
+            tx_bytes: 9000,
+            tx_packets: 10,
+            tx_dropped: 12,
+        };
+        assert_eq!(interface(table, "vttap-10"), Some(expected));
+        for absent in ["vttap-1", "vttap", "face", ""] {
+            assert_eq!(interface(table, absent), None, "{absent}");
         }
     }
 }
