@@ -332,7 +332,7 @@ fn fails_to_start(volar: &Volar, name: &str, cmdline: Option<&str>, sentence: &s
         vm.status == VmStatus::Failed,
         "It should have failed: {vm:?}"
     );
-    let log = volar.ok(&["vms", "logs", name])?;
+    let log = volar.ok(&["vms", "logs", name, "--stream", "console"])?;
     ensure!(!log.is_empty(), "The console of `{name}` is lost");
     volar.ok(&["vms", "delete", name, "--yes"])?;
     volar.ok(&["plugins", "remove", name]).map(drop)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
-use common::agent::HealthState;
+use common::agent::{CONSOLE_PREFIX, HealthState};
 use common::api::{Vm, VmStatus};
 use fs_err as fs;
 use nix::sched::{CloneFlags, unshare};
@@ -275,8 +275,13 @@ fn one_example(example: &Example, daemon: &mut Daemon, volar: &Volar) -> Result<
         example.log_line
     );
     ensure!(
-        log.contains("kestrel"),
-        "`volar vms logs {vm}` lacks the agent's first words: {log}"
+        !log.contains(CONSOLE_PREFIX),
+        "`volar vms logs {vm}` shows the console: {log}"
+    );
+    let console = volar.ok(&["vms", "logs", vm, "--stream", "console"])?;
+    ensure!(
+        console.contains(CONSOLE_PREFIX),
+        "The console of `{vm}` lacks the agent's first words: {console}"
     );
 
     volar.ok(&["vms", "stop", vm])?;
@@ -443,8 +448,11 @@ fn evidence(daemon: &Daemon, volar: &Volar) {
     daemon.show_log();
     for vm in volar.vms().unwrap_or_default() {
         printer::progress("e2e", &format!("{}: {:?}", vm.name, vm));
-        if let Ok(said) = volar.call(&["vms", "logs", vm.name.as_str(), "--tail", "30"]) {
-            printer::quote(&said.stdout);
+        for stream in ["console", "stdout,stderr,agent"] {
+            let words = ["vms", "logs", vm.name.as_str(), "--tail", "30", "--stream"];
+            if let Ok(said) = volar.call(&[&words[..], &[stream]].concat()) {
+                printer::quote(&said.stdout);
+            }
         }
     }
 }
