@@ -3,19 +3,25 @@
 //!
 //! The scenario is a command of its own (`e2e-scenario`), so that it can run in a network namespace of its own, or inside the lab.
 
+mod access;
 mod aftermath;
+mod api;
 mod chaos;
 mod checks;
 mod daemon;
 mod http;
 mod hypervisor;
 mod lab;
+mod observing;
 mod overlay;
 mod refusals;
 mod rootfs;
+mod run_command;
 mod scenario;
+mod steering;
 mod trust;
 mod volar;
+mod workbench;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::aftermath::{nothing_left, ten_recorded};
 use super::daemon::Daemon;
 use super::volar::Volar;
-use super::{chaos, checks, http, overlay, refusals, rootfs, trust};
+use super::{chaos, checks, http, overlay, refusals, rootfs, trust, workbench};
 use crate::{printer, process};
 
 /// How long anything in an emulated guest may take.
@@ -53,6 +53,9 @@ pub(crate) struct ScenarioArguments {
     /// Only the loop of both examples, without refusals and random kills
     #[arg(long)]
     pub(super) loop_only: bool,
+    /// Only what the control plane does with one VM
+    #[arg(long)]
+    pub(super) workbench_only: bool,
 }
 
 /// One example: how it is built, and how one sees that it works.
@@ -134,6 +137,10 @@ pub(crate) fn run(arguments: &ScenarioArguments) -> Result<()> {
 }
 
 fn steps(arguments: &ScenarioArguments, daemon: &mut Daemon, volar: &Volar) -> Result<()> {
+    if arguments.workbench_only {
+        daemon.start()?;
+        return workbench::run(arguments, daemon, volar);
+    }
     let mut built = Vec::new();
     for example in &EXAMPLES {
         built.push(build(arguments, example)?);
@@ -161,6 +168,8 @@ fn steps(arguments: &ScenarioArguments, daemon: &mut Daemon, volar: &Volar) -> R
         one_example(example, daemon, volar)?;
         nothing_left(daemon, volar, &files, &rules)?;
     }
+    workbench::run(arguments, daemon, volar)?;
+    nothing_left(daemon, volar, &files, &rules)?;
     rootfs::run(arguments, daemon, volar, &rules)?;
     nothing_left(daemon, volar, &files, &rules)?;
     overlay::run(arguments, volar)?;
