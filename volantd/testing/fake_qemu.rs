@@ -9,6 +9,7 @@
     reason = "a fake for tests: it may die as it likes"
 )]
 
+mod agent;
 mod script;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -129,6 +130,14 @@ fn serve(
 
 /// Ends the running fake as it was told to.
 fn end(script: &Script, client: &Client) {
+    if script.has("agent") {
+        // As a guest that powers off does.
+        let client = Arc::clone(client);
+        agent::serve(&Arc::new(move || {
+            shutdown(&client, true, "guest-shutdown");
+            std::process::exit(0);
+        }));
+    }
     thread::sleep(LIFE);
     if script.has("poweroff") {
         shutdown(client, true, "guest-shutdown");

@@ -11,7 +11,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::tally::Tally;
-use crate::{bench, dist, e2e, packages, printer, repro, schemas, tidy, workspace};
+use crate::{api, bench, dist, e2e, packages, printer, repro, schemas, tidy, workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -27,7 +27,7 @@ struct Stage {
 }
 
 /// Cheap and likely to fail before dear and likely to pass.
-const STAGES: [Stage; 11] = [
+const STAGES: [Stage; 12] = [
     Stage {
         name: "fmt",
         run: fmt,
@@ -55,6 +55,10 @@ const STAGES: [Stage; 11] = [
     Stage {
         name: "tidy",
         run: tidy,
+    },
+    Stage {
+        name: "api",
+        run: api::conformity::check,
     },
     Stage {
         name: "dist",

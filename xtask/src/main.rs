@@ -1,6 +1,7 @@
 //! `cargo xtask`: the repository's own tooling, one module per command. What a command does lives in its module; here is
 //! only the list of commands and what becomes of an error.
 
+mod api;
 mod bench;
 mod cache;
 mod caddy;
@@ -17,6 +18,7 @@ mod openapi;
 mod packages;
 mod printer;
 mod process;
+mod python;
 mod repro;
 mod schemas;
 mod tally;

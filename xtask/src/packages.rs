@@ -26,6 +26,8 @@ pub(crate) enum Probe {
     Command(&'static str),
     /// A file at its absolute path.
     File(&'static str),
+    /// A module that `python3` can load.
+    PythonModule(&'static str),
 }
 
 /// To tell which kernel this machine would build, and whether the cache has it.
@@ -56,6 +58,16 @@ pub(crate) const READERS: &[Package] = &[
         "the tests of squashfs images",
     ),
     command("umoci", "umoci", "the tests of container images"),
+];
+
+/// To make environments for programs from the Python package registry.
+pub(crate) const PYTHON: &[Package] = &[
+    command("python3", "python3", "the checks of the API by others"),
+    Package {
+        name: "python3-venv",
+        why: "keeping those checks' packages apart from the system's",
+        probe: Probe::PythonModule("ensurepip"),
+    },
 ];
 
 /// To build everything twice in other surroundings.
@@ -100,6 +112,12 @@ pub(crate) const E2E: &[Package] = &[
     ),
     command("nftables", "nft", "the guests' packet filter"),
     command("iproute2", "ip", "looking at the guests' network"),
+];
+
+/// To use the API of a volantd in a network namespace of its own.
+pub(crate) const API: &[Package] = &[
+    command("curl", "curl", "asking volantd"),
+    command("iproute2", "ip", "the network of the namespace"),
 ];
 
 /// To fetch a file that is not in a package.
@@ -201,6 +219,10 @@ fn is_missing(package: &Package) -> bool {
     match package.probe {
         Probe::Command(program) => process::find(program).is_none(),
         Probe::File(path) => !Path::new(path).exists(),
+        Probe::PythonModule(module) => {
+            let mut python = Command::new("python3");
+            process::captured(python.args(["-c", &format!("import {module}")])).is_err()
+        }
     }
 }
 
@@ -208,6 +230,7 @@ fn shown(probe: Probe) -> String {
     match probe {
         Probe::Command(program) => format!("the program `{program}`"),
         Probe::File(path) => format!("the file `{path}`"),
+        Probe::PythonModule(module) => format!("Python's module `{module}`"),
     }
 }
 

@@ -66,6 +66,7 @@ async fn of_plugin(
     request_body = PutArtifact,
     responses(
         (status = 201, description = "It is kept, in the place of one of its version and name", body = PluginArtifact),
+        (status = 404, description = "`not-found`: no plugin can have this name"),
         (status = 422, description = "`invalid-request`, `checksum-mismatch`, `bad-signature`: the request or the artifact is not right"),
         (status = 503, description = "`unavailable`: the source cannot be reached"),
         (status = 507, description = "`no-capacity`: there is no space, or too many are kept for the plugin"),
