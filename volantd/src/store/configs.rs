@@ -58,6 +58,10 @@ impl Store {
         vm: i64,
         version: u64,
     ) -> Result<Option<StoredConfig>, StoreError> {
+        // The database's integers are signed: a version beyond them was never given.
+        let Ok(version) = i64::try_from(version) else {
+            return Ok(None);
+        };
         self.run("read the VM's configuration", move |transaction| {
             let sql = format!("{SELECT} WHERE vm = ?1 AND version = ?2");
             let row = transaction

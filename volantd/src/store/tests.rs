@@ -419,6 +419,8 @@ async fn configurations_are_kept_newest_first_and_with_their_artifacts() {
     assert_eq!(history[1].version, *record.config);
     assert_eq!(store.vm_configs(record.id, 1).await.unwrap().len(), 1);
     assert_eq!(store.vm_config(record.id, 3).await.unwrap(), None);
+    let beyond = store.vm_config(record.id, u64::MAX).await;
+    assert_eq!(beyond.unwrap(), None);
     let read = all(&store).await.remove(0);
     assert_eq!(*read.config, second);
     assert_eq!(read.blueprint.extra_cmdline, "version=2");
