@@ -54,6 +54,8 @@ enum Command {
     /// Measure one of the programs beside what others use for the same
     #[command(subcommand)]
     Bench(bench::Command),
+    #[command(hide = true)]
+    BenchApiBare(api::bench::BareArguments),
     E2e(e2e::Arguments),
     #[command(hide = true)]
     E2eScenario(e2e::ScenarioArguments),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Dist => dist::run(),
         Command::Repro => repro::run(),
         Command::Bench(command) => bench::run(&command),
+        Command::BenchApiBare(arguments) => api::bench::serve_bare(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments).map(drop),
         Command::E2eScenario(arguments) => e2e::run_scenario(&arguments),
         Command::Schemas(arguments) => schemas::run(&arguments),

@@ -1,5 +1,6 @@
 //! The API of a running volantd, used as hard as others would: held against its own description, measured under load, and run long. Real
 //! guests are for `e2e`; here a fake QEMU stands for them.
 
+pub(crate) mod bench;
 pub(crate) mod conformity;
 mod lab;

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use fs_err as fs;
 
 use crate::tally::Tally;
-use crate::{dist, packages, printer};
+use crate::{api, dist, packages, printer};
 
 /// How often a running program's memory is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -21,6 +21,8 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) enum Command {
     /// Compare `fledge build` with the shell pipeline, and with umoci and mkfs.erofs, that do the same
     Fledge(Arguments),
+    /// Compare volantd under many clients with a bare route, and check what is promised of it
+    Api,
 }
 
 #[derive(Debug, Args)]
@@ -33,6 +35,7 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
+        Command::Api => api::bench::run(),
         Command::Fledge(arguments) => measure(arguments.rounds, rootfs::MIB, &mut Tally::default()),
     }
 }
