@@ -67,7 +67,11 @@ const TESTED: &[Tested] = &[
     ),
     entry("fledge diff", INSPECT, r#"["diff", "#),
     entry("fledge inspect", INSPECT, r#"["inspect", "#),
-    entry("fledge inspect --tree", INSPECT, r#""plugin.cpio.gz", "--tree"]"#),
+    entry(
+        "fledge inspect --tree",
+        INSPECT,
+        r#""plugin.cpio.gz", "--tree"]"#,
+    ),
     entry("fledge keygen", SIGNATURES, r#"["keygen""#),
     entry(
         "fledge keygen -o <name>",
