@@ -69,9 +69,8 @@ pub(crate) fn serve_bare(arguments: &BareArguments) -> Result<()> {
 /// # Errors
 /// When a request failed, an event was lost, or a promise is broken.
 pub(crate) fn run() -> Result<()> {
-    let lab = Lab::start(&Programs::build(true)?, "")?;
-    // Without it nothing is launched, and all VMs are records.
-    fs::remove_file(lab.work.path().join("fake-qemu"))?;
+    // No VMM lives, so all VMs are records.
+    let lab = Lab::start(&Programs::build(true)?, "die-at-once")?;
     printer::progress("bench", &format!("recording {VMS} VMs"));
     for number in 1..=VMS {
         record(&lab, &format!("vm-{number}"))?;

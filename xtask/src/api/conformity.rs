@@ -1,5 +1,5 @@
 //! schemathesis over the running daemon: requests that the description allows, and such that it forbids. Each answer must be one that the
-//! description has, and none may be a 500. WebSockets and endless streams are left out: schemathesis knows neither.
+//! description has, and none may be a 500. What is upgraded or never ends is left out: `schemathesis` knows neither.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -149,11 +149,6 @@ impl Lab {
         self.work.path().join("run/volantd.sock")
     }
 
-    /// Where it keeps its state.
-    pub(super) fn state_dir(&self) -> PathBuf {
-        self.work.path().join("state")
-    }
-
     /// What TCP clients must present.
     pub(super) fn token(&self) -> Result<String> {
         let text = fs::read_to_string(self.work.path().join("run/token"))?;
