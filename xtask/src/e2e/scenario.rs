@@ -277,12 +277,7 @@ fn one_example(example: &Example, daemon: &mut Daemon, volar: &Volar) -> Result<
     );
     timeline(&created);
 
-    let log = volar.ok(&["vms", "logs", vm])?;
-    ensure!(
-        log.contains(example.log_line),
-        "`volar vms logs {vm}` does not show `{}`: {log}",
-        example.log_line
-    );
+    let log = volar.log_with(vm, example.log_line)?;
     ensure!(
         !log.contains(CONSOLE_PREFIX),
         "`volar vms logs {vm}` shows the console: {log}"

@@ -12,7 +12,7 @@ use common::api::Vm;
 use super::daemon::Daemon;
 use crate::printer;
 
-/// How long a followed log may take to show what was provoked.
+/// How long a log may take to show what happened.
 const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
 /// The wait between two provocations.
 const PROVOKE_PAUSE: Duration = Duration::from_millis(500);
@@ -130,6 +130,21 @@ impl Volar {
         }
         serde_json::from_str(&said.stdout)
             .with_context(|| format!("`volar vms list -o json` printed {}", said.stdout))
+    }
+
+    /// Asks for a VM's log until it holds `expected`: what the guest says is on its way for a moment.
+    pub(super) fn log_with(&self, name: &str, expected: &str) -> Result<String> {
+        let deadline = Instant::now() + FOLLOW_LIMIT;
+        loop {
+            let log = self.ok(&["vms", "logs", name])?;
+            if log.contains(expected) {
+                return Ok(log);
+            }
+            if Instant::now() > deadline {
+                bail!("`volar vms logs {name}` does not show `{expected}`: {log}");
+            }
+            std::thread::sleep(PROVOKE_PAUSE);
+        }
     }
 
     /// Begins to follow a VM's log from here on.

@@ -138,7 +138,11 @@ const TESTED: &[Tested] = &[
     entry("volar vms get <name>", VOLAR, r#"&["vms", "get", "web"]"#),
     entry("volar version", SCENARIO, r#"&["version"]"#),
     entry("volar vms list", VOLAR, r#"&["vms", "list"]"#),
-    entry("volar vms logs <name>", SCENARIO, r#"&["vms", "logs", vm]"#),
+    entry(
+        "volar vms logs <name>",
+        CONSOLE,
+        r#"&["vms", "logs", name]"#,
+    ),
     entry("volar vms start <name>", ROOTFS, r#"&["vms", "start", VM"#),
     entry("volar vms stop <name>", ROOTFS, r#"&["vms", "stop", VM]"#),
 ];
