@@ -56,11 +56,13 @@ pub enum EventType {
     PluginInstalled,
     /// A plugin is gone.
     PluginRemoved,
+    /// So much of an artifact has arrived. Only for readers that ask for this type, a few a second, and never kept.
+    Download,
 }
 
 impl EventType {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::VmCreated,
         Self::VmRunning,
         Self::VmStopped,
@@ -77,6 +79,7 @@ impl EventType {
         Self::VmConfig,
         Self::PluginInstalled,
         Self::PluginRemoved,
+        Self::Download,
     ];
 
     /// Its word.
@@ -98,7 +101,13 @@ impl EventType {
             Self::VmConfig => "VM_CONFIG",
             Self::PluginInstalled => "PLUGIN_INSTALLED",
             Self::PluginRemoved => "PLUGIN_REMOVED",
+            Self::Download => "DOWNLOAD",
         }
+    }
+
+    /// Whether it comes only to readers that ask for it, and is never kept.
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::VmLog | Self::Download)
     }
 }
 
@@ -176,6 +185,22 @@ pub struct VmEvent {
     /// Of [`EventType::VmCrashed`] and [`EventType::VmFailed`]: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Of [`EventType::Download`]: how far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<Download>,
+}
+
+/// How far the download of an artifact is. A local file that is copied into the store counts as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Download {
+    /// Where it comes from, without user name, password and query.
+    pub source: String,
+    /// Bytes that have arrived. They begin again where the download has to.
+    pub received_bytes: u64,
+    /// Bytes in all, where the source says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
 }
 
 impl VmEvent {
@@ -198,6 +223,7 @@ impl VmEvent {
             restarts: None,
             boot: None,
             failure: None,
+            download: None,
         }
     }
 }

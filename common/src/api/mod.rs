@@ -22,7 +22,8 @@ pub use config::{
     ResourcesPatch, RollbackConfig, UpgradeVm, VersionedConfig, VmConfig,
 };
 pub use event::{
-    EventType, GAP_EVENT, KEPT_EVENTS, LAGGED_EVENT, MissedEvents, UnknownEventType, VmEvent,
+    Download, EventType, GAP_EVENT, KEPT_EVENTS, LAGGED_EVENT, MissedEvents, UnknownEventType,
+    VmEvent,
 };
 pub use log::{LogEntry, LogMessage, NDJSON_CONTENT_TYPE};
 pub use problem::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};

@@ -200,7 +200,8 @@ impl ArtifactError {
 }
 
 /// A source for people: without user, password, query and fragment of a URL, at most 200 characters.
-pub(super) fn shown_source(source: &Source) -> String {
+/// A source as it may be shown: bounded, escaped, and without what may be secret in a URL.
+pub(crate) fn shown_source(source: &Source) -> String {
     let text = match source {
         Source::File(path) => path.to_string_lossy().into_owned(),
         Source::Http(url) => without_secrets(url),

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::signature::{Refusal, Signatures, source_beside};
 
 pub use error::ArtifactError;
+pub(crate) use error::shown_source;
 use fetch::Arrived;
 use folder::Folder;
 pub use folder::Stored;
@@ -193,7 +194,7 @@ impl ArtifactStore {
             && expected != digest
         {
             return Err(ArtifactError::ChecksumMismatch {
-                from: error::shown_source(source),
+                from: shown_source(source),
                 expected,
                 got: digest,
             });
@@ -217,7 +218,7 @@ impl ArtifactStore {
             return Ok(());
         }
         let refused = |refusal| ArtifactError::Signature {
-            from: error::shown_source(source),
+            from: shown_source(source),
             source: refusal,
         };
         let signatures = Arc::clone(&self.signatures);
@@ -263,7 +264,7 @@ impl ArtifactStore {
         let checked = blocking(move || Ok(check.check(&file, &digest, kind))).await?;
         checked.map_err(|rejection| match rejection {
             Rejection::Content(reason) => ArtifactError::NotBootable {
-                from: error::shown_source(source),
+                from: shown_source(source),
                 kind,
                 reason,
             },

@@ -21,7 +21,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::api::{EventType, LogEntry, Vm, VmEvent};
+use common::api::{Download, EventType, LogEntry, Vm, VmEvent};
 use common::error_chain::Chain;
 use common::name::Name;
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -49,6 +49,9 @@ const ARCHIVE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Lines of logs that a reader may fall behind. Few, because a line can be long.
 const LINES: usize = 256;
+
+/// What is told of downloads that a reader may fall behind; what it misses is in what comes after.
+const DOWNLOADS: usize = 16;
 
 /// By how much a new daemon raises numbers: more than the one before can have told and not kept when it was killed.
 const NUMBER_LEAP: u64 = 100_000;
@@ -90,6 +93,8 @@ struct Inner {
     archived: watch::Sender<u64>,
     /// Lines of logs, which are not kept.
     lines: broadcast::Sender<Arc<VmEvent>>,
+    /// How far downloads are, which is not kept either.
+    downloads: broadcast::Sender<Arc<VmEvent>>,
     places: Arc<Semaphore>,
 }
 
@@ -140,6 +145,7 @@ impl Events {
             newest: watch::Sender::new(newest),
             archived: watch::Sender::new(newest),
             lines: broadcast::Sender::new(LINES),
+            downloads: broadcast::Sender::new(DOWNLOADS),
             places: Arc::new(Semaphore::new(MAX_READERS)),
         });
         let writer = crate::task::spawn("event-archive", Arc::clone(&inner).keep(newest));
@@ -170,6 +176,16 @@ impl Events {
         };
         // The last reader may just have gone.
         drop(self.inner.lines.send(Arc::new(event)));
+    }
+
+    /// Tells how far a download for a plugin is, to readers that want to know.
+    pub fn download(&self, plugin: &Name, download: Download) {
+        let event = VmEvent {
+            download: Some(download),
+            ..VmEvent::new(EventType::Download, plugin.clone(), self.inner.clock.now())
+        };
+        // Mostly nobody listens.
+        drop(self.inner.downloads.send(Arc::new(event)));
     }
 
     /// Waits until all that was told is in the archive, for `limit` at most. For the daemon's end.

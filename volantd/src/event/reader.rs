@@ -18,7 +18,7 @@ const PAGE_EVENTS: usize = 256;
 pub struct Filter {
     /// Of these VMs or plugins; of all if none is named.
     pub names: Vec<Name>,
-    /// Of these types; all but [`EventType::VmLog`] if none is named.
+    /// Of these types; all that are kept if none is named.
     pub kinds: Vec<EventType>,
 }
 
@@ -26,7 +26,7 @@ impl Filter {
     fn admits(&self, event: &VmEvent) -> bool {
         let named = self.names.is_empty() || self.names.contains(&event.name);
         let of_kind = if self.kinds.is_empty() {
-            event.kind != EventType::VmLog
+            !event.kind.is_passing()
         } else {
             self.kinds.contains(&event.kind)
         };
@@ -63,6 +63,8 @@ pub struct Reader {
     newest: watch::Receiver<u64>,
     /// Lines of logs, if it wants them.
     lines: Option<broadcast::Receiver<Arc<VmEvent>>>,
+    /// How far downloads are, if it wants that.
+    downloads: Option<broadcast::Receiver<Arc<VmEvent>>>,
     /// All up to this number is in `pending`, or was given.
     after: u64,
     pending: VecDeque<Item>,
@@ -94,11 +96,14 @@ impl Reader {
         let known = *newest.borrow();
         let wants_lines = filter.kinds.contains(&EventType::VmLog);
         let lines = wants_lines.then(|| inner.lines.subscribe());
+        let wants_downloads = filter.kinds.contains(&EventType::Download);
+        let downloads = wants_downloads.then(|| inner.downloads.subscribe());
         let mut reader = Self {
             inner,
             filter,
             newest,
             lines,
+            downloads,
             after: after.unwrap_or(known),
             pending: VecDeque::new(),
             caught_up: after.is_none(),
@@ -168,18 +173,21 @@ impl Reader {
 
     /// Waits for something new; gives what is said to a reader that fell behind.
     async fn wait(&mut self) -> Option<Item> {
-        let Some(lines) = &mut self.lines else {
+        let told = tokio::select! {
             // The sender is with `inner`, which is here.
-            drop(self.newest.changed().await);
-            return None;
-        };
-        tokio::select! {
-            _ = self.newest.changed() => {}
-            line = lines.recv() => match line {
-                Ok(line) if self.filter.admits(&line) => self.pending.push_back(Item::Event(line)),
-                Ok(_) => {}
+            _ = self.newest.changed() => return None,
+            line = received(self.lines.as_mut()) => match line {
+                Ok(line) => line,
                 Err(_lagged) => return Some(Item::Lagged { after: self.after }),
             },
+            download = received(self.downloads.as_mut()) => match download {
+                Ok(download) => download,
+                // What comes next says all that was missed.
+                Err(_lagged) => return None,
+            },
+        };
+        if self.filter.admits(&told) {
+            self.pending.push_back(Item::Event(told));
         }
         None
     }
@@ -207,5 +215,15 @@ impl Reader {
             .filter(|event| self.filter.admits(event))
             .map(Item::Event);
         self.pending.extend(wanted);
+    }
+}
+
+/// What comes next; never anything for a reader that does not want it.
+async fn received(
+    channel: Option<&mut broadcast::Receiver<Arc<VmEvent>>>,
+) -> Result<Arc<VmEvent>, broadcast::error::RecvError> {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use common::agent::HealthState;
 use common::agent::log::LogStream;
-use common::api::{EventType, KEPT_EVENTS, LogEntry, Vm, VmEvent, VmStatus};
+use common::api::{Download, EventType, KEPT_EVENTS, LogEntry, Vm, VmEvent, VmStatus};
 use tempfile::TempDir;
 
 use super::testing::{event, vm};
@@ -341,4 +341,43 @@ async fn lines_come_to_those_that_ask_and_are_not_kept() {
     }
     assert!(matches!(lines.next().await, Some(Item::Lagged { .. })));
     assert_eq!(lines.next().await, None);
+}
+
+#[tokio::test]
+async fn downloads_are_told_to_those_that_ask_and_cost_no_reader_its_place() {
+    let lab = Lab::new().await;
+    let (caddy, other) = ("caddy".parse().unwrap(), "other".parse().unwrap());
+    let download = |received_bytes| Download {
+        source: "https://example.org/caddy".to_owned(),
+        received_bytes,
+        total_bytes: Some(1000),
+    };
+    lab.events.download(&caddy, download(1));
+    let filter = Filter {
+        names: vec![caddy],
+        kinds: vec![EventType::Download],
+    };
+    let caddy = &filter.names[0];
+    let mut all = lab.events.read(None, Filter::default()).await.unwrap();
+    let mut reader = lab.events.read(Some(0), filter.clone()).await.unwrap();
+    lab.events.download(&other, download(2));
+    lab.events.line(caddy, &entry("no business of it"));
+    lab.events.download(caddy, download(3));
+    let event = next(&mut reader).await;
+    assert_eq!(
+        (event.id, event.kind, event.download.clone()),
+        (0, EventType::Download, Some(download(3)))
+    );
+    // Whoever is slow misses some, and nothing else.
+    for received_bytes in 1..=1000 {
+        lab.events.download(caddy, download(received_bytes));
+    }
+    let left = rest(&mut reader).await;
+    assert!(left.len() < 1000);
+    let Some(Item::Event(last)) = left.last() else {
+        panic!("{left:?}")
+    };
+    assert_eq!(last.download, Some(download(1000)));
+    lab.run("caddy");
+    assert_eq!(next(&mut all).await.kind, EventType::VmPhase);
 }

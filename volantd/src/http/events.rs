@@ -41,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     operation_id = "stream_vm_events",
     params(
         ("vm" = Option<String>, Query, description = "Only events of these VMs or plugins; repeated, or with commas"),
-        ("type" = Option<String>, Query, description = "Only events of these types; repeated, or with commas. `VM_LOG` comes only if it is asked for"),
+        ("type" = Option<String>, Query, description = "Only events of these types; repeated, or with commas. `VM_LOG` and `DOWNLOAD` come only if they are asked for"),
         ("after" = Option<u64>, Query, description = "Begin after the event of this number, as far as it is kept; 0 for all that is kept. Without it only what comes"),
         ("Last-Event-ID" = Option<u64>, Header, description = "As `after`, and before it: what a reader that comes back has"),
     ),

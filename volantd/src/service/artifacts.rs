@@ -1,7 +1,6 @@
 //! Artifacts: those of a plugin's versions, those in the store with who needs them, and the removal of what nobody needs.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
 use common::api::{
     ArtifactUsers, PluginArtifact, Pruned, PrunedArtifact, PutArtifact, SignatureState,
@@ -106,15 +105,11 @@ impl Service {
             return Err(ServiceError::new(ErrorKind::NoCapacity, message)
                 .hint("Remove those of versions that are not needed any more"));
         }
+        let on_progress = self.tells_download(plugin, &wanted.source);
         let stored = self
             .parts
             .artifacts
-            .fetch(
-                &wanted.source,
-                wanted.checksum,
-                wanted.kind,
-                Arc::new(|_| {}),
-            )
+            .fetch(&wanted.source, wanted.checksum, wanted.kind, on_progress)
             .await?;
         if put.size_bytes != 0 && put.size_bytes != stored.size_bytes {
             self.collect_unused().await;

@@ -314,10 +314,11 @@ impl Service {
         let pointer = wanted.kind.pointer("url");
         let source = Source::parse(&wanted.url)
             .map_err(|error| ServiceError::field(&pointer, error.to_string()))?;
+        let on_progress = self.tells_download(&config.plugin, &source);
         let stored = self
             .parts
             .artifacts
-            .fetch(&source, wanted.checksum, wanted.kind, Arc::new(|_| {}))
+            .fetch(&source, wanted.checksum, wanted.kind, on_progress)
             .await?;
         let record = ArtifactRecord {
             digest: stored.digest,

@@ -4,6 +4,7 @@ mod actions;
 mod answers;
 mod artifacts;
 mod configs;
+mod downloads;
 mod error;
 mod events;
 mod guest;

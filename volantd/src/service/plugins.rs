@@ -1,7 +1,5 @@
 //! Plugins: installed from a manifest, with the artifact that it names stored and checked first.
 
-use std::sync::Arc;
-
 use common::api::{EventType, InstalledPlugin};
 use common::error_chain::Chain;
 use common::manifest::{Manifest, Source};
@@ -9,7 +7,7 @@ use common::name::Name;
 use jiff::Timestamp;
 
 use super::{ErrorKind, Service, ServiceError};
-use crate::artifact::{ArtifactError, Progress};
+use crate::artifact::ArtifactError;
 use crate::store::{ArtifactRecord, PluginRecord};
 
 impl Service {
@@ -28,10 +26,7 @@ impl Service {
         })?;
         let (kind, expected) = (artifact.kind, artifact.checksum);
         let source_url = artifact.url.to_owned();
-        let plugin = manifest.name.clone();
-        let on_progress = Arc::new(move |progress: Progress| {
-            tracing::trace!(plugin = %plugin, received_bytes = progress.received_bytes, "fetching");
-        });
+        let on_progress = self.tells_download(&manifest.name, &source);
         let stored = self
             .parts
             .artifacts

@@ -1,13 +1,16 @@
-//! The streams of the real daemon: events as they come and again, and what of a stream cannot be had.
+//! The streams of the real daemon: events as they come and again, how far a download is, and what of a stream cannot be had.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::api::{manifest, plugin};
 use crate::daemon::Daemon;
+use crate::netns::{self, Namespace};
 
 /// How long an event may take, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -46,7 +49,10 @@ impl Stream {
             id: None,
             data: Value::Null,
         };
+        let begun = Instant::now();
         loop {
+            // What keeps the connection alive is no event.
+            assert!(begun.elapsed() < LIMIT, "no event came");
             let mut line = String::new();
             assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream ended");
             match line.trim_end_matches(['\r', '\n']).split_once(": ") {
@@ -134,4 +140,68 @@ fn what_cannot_be_streamed_is_a_problem() {
     ] {
         daemon.call("GET", path, "").is_problem(status, code);
     }
+}
+
+/// Serves one download: the head and some of the body at once, the rest when it is told to.
+fn slow_server(listener: TcpListener, body: Vec<u8>, first: usize, go_on: Receiver<()>) -> String {
+    let url = format!(
+        "http://user:s3cret@{}/plugin.cpio?token=s3cret",
+        listener.local_addr().unwrap()
+    );
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body[..first]).unwrap();
+        go_on.recv().unwrap();
+        stream.write_all(&body[first..]).unwrap();
+    });
+    url
+}
+
+#[test]
+fn a_download_tells_how_far_it_is() {
+    if !netns::can_run("a download of the real daemon") {
+        return;
+    }
+    let namespace = Namespace::new();
+    let listener = namespace.run(async || TcpListener::bind("127.0.0.1:0").unwrap());
+    let daemon = Daemon::start_on_tcp(namespace, &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let body = fs_err::read(plugin(dir.path())).unwrap();
+    let (total, first) = (body.len(), body.len() / 2);
+    let (go_on, told) = channel();
+    let url = slow_server(listener, body, first, told);
+    let mut downloads = Stream::open(&daemon, "vm=x&type=DOWNLOAD", "");
+    let mut kept = Stream::open(&daemon, "vm=x", "");
+    let mut description = manifest(dir.path());
+    description["name"] = json!("x");
+    description["initramfs"] = json!({"url": url});
+    std::thread::scope(|scope| {
+        // Gone with a failed assertion, too: then the server ends.
+        let go_on = go_on;
+        let install =
+            scope.spawn(|| daemon.call("POST", "/api/v1/plugins", &description.to_string()));
+        let part = downloads.next();
+        assert_eq!((part.event.as_str(), part.id), ("DOWNLOAD", None));
+        assert_eq!(part.data["name"], "x");
+        assert_eq!(part.data["download"]["total_bytes"], total);
+        let received = part.data["download"]["received_bytes"].as_u64().unwrap();
+        assert!(received > 0 && received <= u64::try_from(first).unwrap());
+        let source = part.data["download"]["source"].as_str().unwrap();
+        assert!(source.ends_with("/plugin.cpio") && !part.data.to_string().contains("s3cret"));
+        go_on.send(()).unwrap();
+        while downloads.next().data["download"]["received_bytes"] != total {}
+        let installed = install.join().unwrap();
+        assert_eq!(installed.status, 201, "{installed:?}");
+    });
+    // Whoever did not ask is not told, and nothing of it is kept.
+    assert_eq!(kept.next().event, "PLUGIN_INSTALLED");
+    let mut again = Stream::open(&daemon, "after=0&type=DOWNLOAD,PLUGIN_INSTALLED", "");
+    assert_eq!(again.next().event, "PLUGIN_INSTALLED");
 }
