@@ -18,8 +18,8 @@ Examples:
   volar events --after 4711 --no-follow
 
 It goes on until Ctrl-C; when the connection ends it comes back and goes on after
-the last event. VM_LOG events come only if --type names them. With -o json each
-event is one line.";
+the last event. VM_LOG and DOWNLOAD events come only if --type names them. With
+-o json each event is one line.";
 
 pub(super) const LOGS_EXAMPLES: &str = "\
 Examples:

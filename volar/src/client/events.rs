@@ -26,7 +26,7 @@ const MAX_ABSENCE: Duration = Duration::from_mins(5);
 pub struct EventQuery {
     /// Of these VMs or plugins; of all if none.
     pub names: Vec<String>,
-    /// Of these types; of all but `VM_LOG` if none.
+    /// Of these types; of all but `VM_LOG` and `DOWNLOAD` if none.
     pub types: Vec<String>,
     /// Those after this one; only new ones if not given.
     pub after: Option<u64>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::api::{DiskUse, Pruned, PutArtifact, StoredArtifact, SystemInfo};
+use common::api::{DiskUse, PluginArtifact, Pruned, PutArtifact, StoredArtifact, SystemInfo};
 use common::digest::Digest;
 use common::name::Name;
 use reqwest::Method;
@@ -51,10 +51,10 @@ impl Client {
         plugin: &Name,
         artifact: &PutArtifact,
         limit: Duration,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Answer<PluginArtifact>, ClientError> {
         let path = format!("/api/v1/plugins/{plugin}/artifacts");
         let request = Request::new(Method::POST, &path, limit);
-        self.empty(request, Some(artifact)).await
+        self.json(request, Some(artifact)).await
     }
 
     /// Removes the artifacts of a plugin, of one version only if given.

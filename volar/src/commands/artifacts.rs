@@ -5,6 +5,7 @@ use common::digest::Digest;
 use common::name::{InvalidName, Name};
 use jiff::Timestamp;
 
+use super::download::watched;
 use super::{CommandError, Context, Doing as _, confirmed, system};
 use crate::cli::{AddArtifactArgs, ArtifactsCommand, RemoveArtifactArgs};
 use crate::output::{artifact_details, artifact_table};
@@ -107,17 +108,17 @@ async fn add(context: &Context, args: AddArtifactArgs) -> Result<(), CommandErro
         "volantd fetches and verifies {}",
         artifact.source_url
     ));
-    let added = client
-        .add_artifact(&args.plugin, &artifact, args.timeout)
-        .await;
+    let call = client.add_artifact(&args.plugin, &artifact, args.timeout);
+    let added = watched(&client, &args.plugin, &mut progress, call).await;
     progress.finish();
     let name = &artifact.artifact_name;
-    added.doing(|| format!("add artifact `{name}` to plugin `{}`", args.plugin))?;
-    let text = format!(
-        "Artifact {name} {} of plugin {} is stored",
-        artifact.version, args.plugin
-    );
-    Ok(context.output.done(name, &text)?)
+    let added = added.doing(|| format!("add artifact `{name}` to plugin `{}`", args.plugin))?;
+    Ok(context.output.result(&added.json, &[name], || {
+        format!(
+            "Artifact {name} {} of plugin {} is stored",
+            artifact.version, args.plugin
+        )
+    })?)
 }
 
 async fn remove(context: &Context, args: &RemoveArtifactArgs) -> Result<(), CommandError> {

@@ -3,6 +3,7 @@
 mod artifacts;
 mod context;
 mod doctor;
+mod download;
 mod events;
 mod man;
 mod plugins;

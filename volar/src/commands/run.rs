@@ -8,6 +8,7 @@ use common::manifest::Manifest;
 use common::name::Name;
 use jiff::Timestamp;
 
+use super::download::watched;
 use super::vms::logs::Follower;
 use super::vms::{Patience, failure, settle};
 use super::{CommandError, Context, Doing as _};
@@ -168,7 +169,8 @@ async fn install(
     let mut progress = context.ui.progress(manifest.name.as_str());
     let url = manifest.artifact().url;
     progress.phase(&format!("volantd fetches and verifies {url}"));
-    let installed = client.install_plugin(manifest, INSTALL_TIMEOUT).await;
+    let call = client.install_plugin(manifest, INSTALL_TIMEOUT);
+    let installed = watched(client, &manifest.name, &mut progress, call).await;
     progress.finish();
     installed.doing(|| format!("install plugin `{}`", manifest.name))?;
     Ok(())

@@ -15,7 +15,14 @@ pub fn event_line(event: &VmEvent, color: bool) -> String {
         let stream = event.stream.map_or("-", |stream| stream.as_str());
         format!("{stream}: {line}")
     });
+    let download = event.download.as_ref().map(|download| {
+        let received = super::size(download.received_bytes);
+        let total = download.total_bytes.map(super::size);
+        let total = total.map_or_else(String::new, |total| format!(" of {total}"));
+        format!("{received}{total} of {}", download.source)
+    });
     let says = line
+        .or(download)
         .or_else(|| event.message.clone())
         .or_else(|| event.phase.clone())
         .or_else(|| event.status.map(|status| status.as_str().to_owned()))
@@ -55,5 +62,12 @@ mod tests {
         assert!(event_line(&event, true).contains("\u{1b}[31mVM_FAILED"));
         event.line = Some("hello".to_owned());
         assert!(event_line(&event, false).ends_with("web  -: hello"));
+        event.line = None;
+        event.download = Some(common::api::Download {
+            source: "/a.gz".to_owned(),
+            received_bytes: 1024,
+            total_bytes: Some(2048),
+        });
+        assert!(event_line(&event, false).ends_with("web  1.0 KiB of 2.0 KiB of /a.gz"));
     }
 }

@@ -107,8 +107,9 @@ pub fn top_table(before: Option<&Sample>, now: &Sample) -> String {
         .collect();
     let running = now.vms.iter().filter(|vm| vm.status == VmStatus::Running);
     format!(
-        "{} VMs, {} running\n\n{}",
+        "{} VM{}, {} running\n\n{}",
         now.vms.len(),
+        if now.vms.len() == 1 { "" } else { "s" },
         running.count(),
         table::render(&header, &rows)
     )

@@ -20,6 +20,7 @@ pub struct Ui {
     color: bool,
     stderr_is_terminal: bool,
     stdin_is_terminal: bool,
+    results_are_text: bool,
 }
 
 impl Ui {
@@ -30,6 +31,7 @@ impl Ui {
             color: settings.color_stderr,
             stderr_is_terminal: settings.surroundings.stderr_is_terminal,
             stdin_is_terminal: settings.surroundings.stdin_is_terminal,
+            results_are_text: settings.format.is_text(),
         }
     }
 
@@ -57,12 +59,13 @@ impl Ui {
         write_stderr(&render(report, self.color));
     }
 
-    /// Shows that something takes its time.
+    /// Shows that something takes its time; not to programs, which read JSON, YAML or names.
     pub fn progress(&self, subject: &str) -> Progress {
-        let style = match (self.verbosity, self.stderr_is_terminal) {
-            (Verbosity::Quiet, _) => progress::Style::Hidden,
-            (_, true) => progress::Style::Spinner,
-            (_, false) => progress::Style::Lines,
+        let is_hidden = self.verbosity == Verbosity::Quiet || !self.results_are_text;
+        let style = match (is_hidden, self.stderr_is_terminal) {
+            (true, _) => progress::Style::Hidden,
+            (false, true) => progress::Style::Spinner,
+            (false, false) => progress::Style::Lines,
         };
         Progress::new(subject, style)
     }

@@ -1,14 +1,26 @@
-//! Progress on stderr: a spinner on a terminal, one line for each phase elsewhere, nothing when quiet.
+//! Progress on stderr: a spinner or a bar on a terminal, a line now and then elsewhere, nothing when quiet.
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use super::text::plain;
 use super::write_stderr;
 
 /// How often the spinner turns: fast enough to look alive.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The least time between two lines about one download: enough for a log to stay readable.
+const LINE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What turns. The templates are constants; if one were wrong, indicatif's own would be shown.
+const SPINNER: &str = "{spinner} {msg} ({elapsed})";
+
+/// A download whose size is known.
+const BAR: &str = "{spinner} [{bar:24}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}  {wide_msg}";
+
+/// One whose size is not.
+const COUNTER: &str = "{spinner} {binary_bytes}, {binary_bytes_per_sec}  {wide_msg}";
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,16 +41,15 @@ pub struct Progress {
     phase: Option<(String, Instant)>,
     lines: bool,
     spinner: Option<ProgressBar>,
+    /// When the last line about a download was written.
+    last_line: Option<Instant>,
 }
 
 impl Progress {
     pub(super) fn new(subject: &str, style: Style) -> Self {
         let spinner = (style == Style::Spinner).then(|| {
             let bar = ProgressBar::new_spinner();
-            // The template is a constant; if it were wrong, indicatif's own would be shown.
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-                bar.set_style(style);
-            }
+            set_template(&bar, SPINNER);
             bar.enable_steady_tick(TICK);
             bar
         });
@@ -48,7 +59,13 @@ impl Progress {
             phase: None,
             lines: style == Style::Lines,
             spinner,
+            last_line: None,
         }
+    }
+
+    /// Whether anybody sees it.
+    pub const fn is_shown(&self) -> bool {
+        self.lines || self.spinner.is_some()
     }
 
     /// Says which phase it is in; the same phase again says nothing.
@@ -59,6 +76,7 @@ impl Progress {
         }
         self.end_phase();
         if let Some(spinner) = &self.spinner {
+            set_template(spinner, SPINNER);
             spinner.set_message(format!("{}: {phase}", self.subject));
         }
         if self.lines {
@@ -72,6 +90,23 @@ impl Progress {
     pub fn detail(&self, detail: &str) {
         if let (Some(spinner), Some((phase, _))) = (&self.spinner, &self.phase) {
             spinner.set_message(format!("{}: {phase}, {}", self.subject, plain(detail)));
+        }
+    }
+
+    /// Says how much of a download has arrived, and of how much, where that is known.
+    pub fn bytes(&mut self, received_bytes: u64, total_bytes: Option<u64>) {
+        if let Some(bar) = &self.spinner {
+            set_template(bar, if total_bytes.is_some() { BAR } else { COUNTER });
+            if let Some(total_bytes) = total_bytes {
+                bar.set_length(total_bytes);
+            }
+            bar.set_position(received_bytes);
+        }
+        let now = Instant::now();
+        if self.lines && line_is_due(self.last_line, now) {
+            self.last_line = Some(now);
+            let how_far = how_far(received_bytes, total_bytes);
+            write_stderr(&format!("{}: {how_far}\n", self.subject));
         }
     }
 
@@ -93,6 +128,46 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(spinner) = &self.spinner {
             spinner.finish_and_clear();
+        }
+    }
+}
+
+fn set_template(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+}
+
+fn line_is_due(last: Option<Instant>, now: Instant) -> bool {
+    last.is_none_or(|last| now.saturating_duration_since(last) >= LINE_PAUSE)
+}
+
+fn how_far(received_bytes: u64, total_bytes: Option<u64>) -> String {
+    let received = HumanBytes(received_bytes);
+    match total_bytes {
+        Some(total_bytes) => format!("{received} of {}", HumanBytes(total_bytes)),
+        None => format!("{received} so far"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_gets_a_line_now_and_then() {
+        let begun = Instant::now();
+        assert!(line_is_due(None, begun));
+        assert!(!line_is_due(Some(begun), begun + LINE_PAUSE / 2));
+        assert!(line_is_due(Some(begun), begun + LINE_PAUSE));
+        assert_eq!(how_far(1536, None), "1.50 KiB so far");
+        assert_eq!(how_far(0, Some(1 << 20)), "0 B of 1.00 MiB");
+    }
+
+    #[test]
+    fn the_templates_are_right() {
+        for template in [SPINNER, BAR, COUNTER] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }
 }

@@ -9,7 +9,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::fake::{Server, manifest, problem, ready, vm, write};
+use crate::fake::{Server, kept_artifact, manifest, problem, ready, vm, write};
 
 fn versioned(version: u64) -> Value {
     json!({"version": version, "updated_at": "2026-11-23T10:00:00Z",
@@ -301,7 +301,8 @@ fn store() -> Router {
         .route("/api/v1/system/df", get(move || async move { Json(usage) }))
         .route(
             "/api/v1/plugins/{name}/artifacts",
-            post(async || StatusCode::CREATED).delete(async || StatusCode::NO_CONTENT),
+            post(async || (StatusCode::CREATED, Json(kept_artifact(&digest("a")))))
+                .delete(async || StatusCode::NO_CONTENT),
         )
 }
 
@@ -332,7 +333,20 @@ fn the_store_and_the_disk_are_looked_at_and_cleaned() {
             "--version",
             "1",
         ])
-        .exits(0);
+        .exits(0)
+        .prints("Artifact rootfs 1 of plugin caddy is stored\n");
+    let add = [
+        "artifacts",
+        "add",
+        "caddy",
+        "rootfs",
+        "x.erofs",
+        "--version",
+        "1",
+    ];
+    let out = server.volar(&[&add[..], &["-o", "json"]].concat()).exits(0);
+    let printed: Value = serde_json::from_str(&out.out()).unwrap();
+    assert_eq!(printed, kept_artifact(&digest("a")));
     server
         .volar(&["artifacts", "remove", "caddy", "--version", "1"])
         .exits(0);

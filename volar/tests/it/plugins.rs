@@ -1,15 +1,21 @@
 //! Plugins: what is read, checked, sent and printed.
 
+use std::convert::Infallible;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
+use axum::body::Body;
 use axum::extract::Path;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use serde_json::{Value, json};
 
-use crate::fake::{Server, manifest, problem, write};
+use crate::fake::{Server, kept_artifact, manifest, problem, program, write};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -39,15 +45,13 @@ fn daemon(pinned: bool) -> (Router, Arc<Mutex<Vec<Value>>>) {
             })
             .delete(async || StatusCode::NO_CONTENT),
         )
-        .route("/api/v1/plugins/{name}/enabled", post(async || StatusCode::OK))
+        .route(
+            "/api/v1/plugins/{name}/enabled",
+            post(async || StatusCode::OK),
+        )
         .route(
             "/api/v1/plugins/{name}/artifacts",
-            get(async || {
-                Json(json!([{"ID": 0, "PluginName": "caddy", "Version": "0.1.0", "ArtifactName": "initramfs", "Kind": "initramfs",
-                    "SourceURL": "/plugins/caddy.cpio.gz", "Checksum": DIGEST, "Format": "", "LocalPath": "", "SizeBytes": 1536,
-                    "CreatedAt": "2026-11-23T10:00:00Z", "UpdatedAt": "2026-11-23T10:00:00Z", "digest": DIGEST, "pinned": false,
-                    "signature": "none", "used_by": {"plugins": ["caddy"], "vms": []}}]))
-            }),
+            get(async || Json(json!([kept_artifact(DIGEST)]))),
         );
     (router, sent)
 }
@@ -209,4 +213,103 @@ fn plugins_are_listed_shown_and_changed() {
         .volar(&["plugins", "show", "none"])
         .exits(3)
         .says("hint: `volar plugins list`");
+}
+
+/// A daemon that downloads half, tells it, and goes on when it is told to.
+pub(crate) fn downloading() -> (Router, std::sync::mpsc::Sender<()>) {
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let install = async move |Json(body): Json<Value>| {
+        let waited = tokio::task::spawn_blocking(move || wait.lock().unwrap().recv().is_ok());
+        assert!(waited.await.unwrap());
+        let answer = json!({
+            "name": body["name"], "version": "0.1.0", "enabled": true, "installed_at": "2026-11-23T10:00:00Z",
+            "artifact": {"kind": "initramfs", "digest": DIGEST, "size_bytes": 4096, "pinned": true, "source_url": "/x"}
+        });
+        (StatusCode::CREATED, Json(answer))
+    };
+    let events = async || {
+        let event = json!({
+            "id": 0, "type": "DOWNLOAD", "name": "caddy", "timestamp": "2026-11-23T10:00:00Z",
+            "download": {"source": "https://example.org/caddy.gz", "received_bytes": 1536, "total_bytes": 4096}
+        });
+        let told = stream::iter([Ok::<_, Infallible>(format!(
+            "event: DOWNLOAD\ndata: {event}\n\n"
+        ))]);
+        let body = Body::from_stream(told.chain(stream::pending()));
+        ([(header::CONTENT_TYPE, "text/event-stream")], body)
+    };
+    let router = Router::new()
+        .route("/api/v1/plugins", post(install.clone()))
+        .route(
+            "/api/v1/plugins/{name}/artifacts",
+            post(async move |body: Json<Value>| {
+                let (status, Json(_)) = install(body).await;
+                (status, Json(kept_artifact(DIGEST)))
+            }),
+        )
+        .route("/api/v1/events/vms", get(events));
+    (router, go_on)
+}
+
+#[test]
+fn a_download_is_told_in_lines_where_there_is_no_terminal() {
+    for words in [
+        &["plugins", "install", "MANIFEST"][..],
+        &[
+            "artifacts",
+            "add",
+            "caddy",
+            "boot",
+            "https://example.org/caddy.gz",
+            "--version",
+            "1",
+        ],
+    ] {
+        let (router, go_on) = downloading();
+        let server = Server::unix(router);
+        let path = remote_manifest(&server);
+        let mut child = std::process::Command::new(program())
+            .args(["--api", &server.url])
+            .args(words.iter().map(|word| {
+                if *word == "MANIFEST" {
+                    path.as_str()
+                } else {
+                    word
+                }
+            }))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let told = lines.map(Result::unwrap).find(|line| line.contains(" of "));
+        assert_eq!(told.unwrap(), "caddy: 1.50 KiB of 4.00 KiB");
+        go_on.send(()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let seen = server.seen.all();
+        let asked = "GET /api/v1/events/vms?vm=caddy&type=DOWNLOAD";
+        assert!(seen.iter().any(|call| call == asked), "{seen:?}");
+    }
+}
+
+pub(crate) fn remote_manifest(server: &Server) -> String {
+    let mut wanted = manifest("caddy");
+    wanted["initramfs"]["url"] = json!("https://example.org/caddy.gz");
+    write(server.dir.path(), "caddy.json", &wanted.to_string())
+}
+
+#[test]
+fn nobody_is_told_of_a_download_who_wants_only_results() {
+    for flags in [&["-q"][..], &["-o", "json"]] {
+        let (router, go_on) = downloading();
+        let server = Server::unix(router);
+        let path = remote_manifest(&server);
+        go_on.send(()).unwrap();
+        let ran = server
+            .volar(&[&["plugins", "install", &path], flags].concat())
+            .exits(0);
+        assert_eq!(ran.err(), "");
+        assert_eq!(server.seen.all(), ["POST /api/v1/plugins"]);
+    }
 }

@@ -240,3 +240,15 @@ fn top_has_a_screen_of_its_own_and_leaves_it() {
     session.expect("\x1b[?1049l");
     assert_eq!(session.code(), Some(130));
 }
+
+#[test]
+fn a_download_has_a_bar() {
+    let (router, go_on) = crate::plugins::downloading();
+    let server = Server::unix(router);
+    let path = crate::plugins::remote_manifest(&server);
+    let mut session = Session::start(&server, &["plugins", "install", &path]);
+    session.expect("] 1.50 KiB of 4.00 KiB");
+    go_on.send(()).unwrap();
+    session.expect("Plugin caddy 0.1.0 is installed");
+    assert_eq!(session.code(), Some(0));
+}

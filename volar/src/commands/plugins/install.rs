@@ -1,6 +1,7 @@
 //! `volar plugins install`: reads and checks a manifest, then has volantd fetch and verify its artifact.
 
 use crate::cli::InstallArgs;
+use crate::commands::download::watched;
 use crate::commands::{CommandError, Context, Doing as _};
 use crate::manifest_source::{Daemon, load};
 use crate::output::installed_line;
@@ -21,12 +22,10 @@ pub(in crate::commands) async fn run(
         "volantd fetches and verifies {}",
         manifest.artifact().url
     ));
-    let installed = client
-        .install_plugin(&manifest, args.timeout)
-        .await
-        .doing(|| format!("install plugin `{}`", manifest.name));
+    let call = client.install_plugin(&manifest, args.timeout);
+    let installed = watched(&client, &manifest.name, &mut progress, call).await;
     progress.finish();
-    let installed = installed?;
+    let installed = installed.doing(|| format!("install plugin `{}`", manifest.name))?;
     let plugin = &installed.value;
     context
         .output
