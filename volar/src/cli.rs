@@ -121,6 +121,9 @@ pub struct GlobalArgs {
     /// A file with the API token, for TCP [default: /run/volant/token]
     #[arg(long, global = true, value_name = "PATH")]
     pub token_file: Option<PathBuf>,
+    /// A file with the certificates (PEM) that vouch for volantd's, for https [default: the context's, else those of the host]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub ca_file: Option<PathBuf>,
     /// How to print results: table, wide, json (as the API sends it), yaml or name
     #[arg(
         short,

@@ -1,11 +1,13 @@
 //! What a shell asks for at a Tab: commands and flags of clap, and names of VMs, plugins and contexts. It takes half a second at most, and a
-//! daemon that cannot be asked is no reason to say anything: then there are no names.
+//! daemon that cannot be asked is no reason to say anything: then there are no names. Flags that stand on the line already say which
+//! daemon.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Arg, Command, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::CompleteEnv;
 
@@ -31,18 +33,47 @@ enum Names {
     Contexts,
 }
 
+/// What says where names come from.
+struct Around {
+    /// The flags on the line.
+    flags: GlobalArgs,
+    surroundings: Surroundings,
+}
+
 /// Answers a shell if one asks.
 pub fn answer(arguments: &[OsString], surroundings: &Surroundings) -> bool {
     if surroundings.variable(VARIABLE).is_none() {
         return false;
     }
-    let surroundings = Arc::new(surroundings.clone());
-    let factory = || with_names(Cli::command(), &surroundings);
+    let around = Arc::new(Around {
+        flags: typed_flags(arguments, surroundings),
+        surroundings: surroundings.clone(),
+    });
+    let factory = || with_names(Cli::command(), &around);
     // What does not work at a Tab is not told at a Tab.
     CompleteEnv::with_factory(factory)
         .var(VARIABLE)
         .try_complete(arguments.iter().cloned(), None)
         .unwrap_or(true)
+}
+
+/// The flags in what is typed so far, as far as it can be understood. Shells give the words behind `--` (`clap_complete`'s own way).
+fn typed_flags(arguments: &[OsString], surroundings: &Surroundings) -> GlobalArgs {
+    let words = arguments.iter().skip_while(|word| *word != "--").skip(1);
+    let found = Cli::command()
+        .ignore_errors(true)
+        .try_get_matches_from(words)
+        .and_then(|matches| GlobalArgs::from_arg_matches(&matches));
+    let mut flags = found.unwrap_or_default();
+    // A shell expands `~` only when it runs the line.
+    let home = surroundings.variable("HOME");
+    for path in [&mut flags.token_file, &mut flags.ca_file] {
+        let below_home = path.as_ref().and_then(|path| path.strip_prefix("~").ok());
+        if let (Some(home), Some(below_home)) = (home, below_home) {
+            *path = Some(Path::new(home).join(below_home));
+        }
+    }
+    flags
 }
 
 /// What a shell runs at its start, so that it asks at each Tab.
@@ -56,12 +87,12 @@ pub fn registration(shell: &str) -> Vec<u8> {
     script
 }
 
-fn with_names(command: Command, surroundings: &Arc<Surroundings>) -> Command {
-    add_names(command, "", surroundings)
+fn with_names(command: Command, around: &Arc<Around>) -> Command {
+    add_names(command, "", around)
 }
 
 /// Adds the names to the arguments of a command and of those below it.
-fn add_names(command: Command, parent: &str, surroundings: &Arc<Surroundings>) -> Command {
+fn add_names(command: Command, parent: &str, around: &Arc<Around>) -> Command {
     let noun = if parent.is_empty() {
         command.get_name()
     } else {
@@ -72,12 +103,12 @@ fn add_names(command: Command, parent: &str, surroundings: &Arc<Surroundings>) -
     command
         .mut_args(|arg| match names_of(&noun, &arg) {
             Some(names) => {
-                let around = Arc::clone(surroundings);
+                let around = Arc::clone(around);
                 arg.add(ArgValueCandidates::new(move || candidates(names, &around)))
             }
             None => arg,
         })
-        .mut_subcommands(|sub| add_names(sub, &below, surroundings))
+        .mut_subcommands(|sub| add_names(sub, &below, around))
 }
 
 fn names_of(noun: &str, arg: &Arg) -> Option<Names> {
@@ -92,10 +123,10 @@ fn names_of(noun: &str, arg: &Arg) -> Option<Names> {
     }
 }
 
-fn candidates(names: Names, surroundings: &Surroundings) -> Vec<CompletionCandidate> {
+fn candidates(names: Names, around: &Around) -> Vec<CompletionCandidate> {
     let found = match names {
-        Names::Contexts => contexts(surroundings),
-        Names::Vms | Names::Plugins => of_daemon(names, surroundings),
+        Names::Contexts => contexts(&around.surroundings),
+        Names::Vms | Names::Plugins => of_daemon(names, around),
     };
     let found = found.unwrap_or_default();
     found
@@ -110,16 +141,21 @@ fn contexts(surroundings: &Surroundings) -> Option<Vec<String>> {
     Some(contexts.contexts.keys().map(ToString::to_string).collect())
 }
 
-fn of_daemon(names: Names, surroundings: &Surroundings) -> Option<Vec<String>> {
-    // Flags that stand on the line are not known here: the environment and the current context say where volantd is.
-    let flags = GlobalArgs::default();
-    let settings = Settings::resolve(&flags, surroundings.clone(), Talks::ToDaemon).ok()?;
+fn of_daemon(names: Names, around: &Around) -> Option<Vec<String>> {
+    let settings =
+        Settings::resolve(&around.flags, around.surroundings.clone(), Talks::ToDaemon).ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .ok()?;
     let asked = runtime.block_on(async {
-        let client = Client::new(settings.endpoint, settings.token, None).ok()?;
+        let client = Client::new(
+            settings.endpoint,
+            settings.token,
+            settings.authorities,
+            None,
+        )
+        .ok()?;
         tokio::time::timeout(PATIENCE, ask(&client, names))
             .await
             .ok()?

@@ -59,6 +59,9 @@ pub struct Saved {
     /// A file with the token for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// A file with the certificates that vouch for it, for https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The contexts of a user.
@@ -168,6 +171,7 @@ mod tests {
         let saved = Saved {
             api: "https://lab.example.org".to_owned(),
             token_file: Some(PathBuf::from("/t")),
+            ca_file: Some(PathBuf::from("/c")),
         };
         let name: Name = "lab".parse().unwrap();
         let contexts = Contexts {

@@ -1,6 +1,6 @@
 //! What to try after an error. The errors say what happened; this says what can be done, and nothing else.
 
-use crate::client::{ClientError, Endpoint};
+use crate::client::{ClientError, Distrust, Endpoint};
 use crate::commands::{CallError, CommandError};
 use crate::contexts::ContextsError;
 use crate::manifest_source::SourceError;
@@ -65,6 +65,9 @@ fn for_call(error: &ClientError) -> Vec<String> {
         ClientError::Denied { endpoint: Endpoint::Unix(_), .. } => vec![
             "Only root and group `volant` may: `sudo usermod -aG volant $USER`, then log in again".to_owned(),
         ],
+        ClientError::Untrusted { source: Distrust::UnknownIssuer, .. } => {
+            one("Give the certificate of its authority with --ca-file, if you know that it is the right one")
+        }
         ClientError::Denied { .. } => one("Check --api and VOLANT_API_BASE"),
         ClientError::Timeout { .. } => {
             one("`journalctl -u volantd -e` shows what volantd is doing")
@@ -76,7 +79,10 @@ fn for_call(error: &ClientError) -> Vec<String> {
             "Something else may listen there, or volantd has another version: compare with `volar version`".to_owned(),
         ],
         ClientError::Refused(problem) => for_problem(problem),
-        ClientError::SetUp(_) | ClientError::TooLarge { .. } | ClientError::WebSocket(_) => Vec::new(),
+        ClientError::SetUp(_)
+        | ClientError::Untrusted { .. }
+        | ClientError::TooLarge { .. }
+        | ClientError::WebSocket(_) => Vec::new(),
     }
 }
 
@@ -143,6 +149,12 @@ fn for_settings(error: &SettingsError) -> Vec<String> {
         SettingsError::ReadToken { .. } | SettingsError::Token { .. } => {
             one("volantd writes its token to /run/volant/token, readable by group `volant`")
         }
+        SettingsError::PlainToken { .. } => one(
+            "Put a proxy with TLS before volantd and use https, or a tunnel to a port of this host",
+        ),
+        SettingsError::ReadAuthorities { .. } | SettingsError::Authorities { .. } => one(
+            "It is a text with `-----BEGIN CERTIFICATE-----`, as a TLS server's authority publishes it",
+        ),
     }
 }
 

@@ -18,6 +18,9 @@ const HEAD_BYTES: u64 = 4096;
 /// The version of a plugin that is made of a bare artifact.
 const BARE_VERSION: &str = "0";
 
+/// How long a bare artifact may take until its port accepts connections, in milliseconds: enough for a runtime that compiles at its start.
+const PORT_TIMEOUT_MS: u64 = 60_000;
+
 /// Something that cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnableError {
@@ -64,7 +67,7 @@ pub enum Runnable {
 pub struct Bare<'a> {
     /// Program and arguments.
     pub command: &'a [String],
-    /// The port at which it serves HTTP.
+    /// The port at which it serves HTTP. It is ready when it accepts connections there.
     pub port: Option<u16>,
 }
 
@@ -149,15 +152,20 @@ fn of_bare(path: &Path, kind: &str, bare: Bare<'_>) -> Result<Manifest, Runnable
         return Err(RunnableError::NoCommand { path });
     }
     let mut workload = json!({"type": "exec", "entrypoint": bare.command, "restart": "never"});
+    let mut health_check = None;
     if let Some(port) = bare.port {
         workload["type"] = "http".into();
         workload["base_url"] = format!("http://127.0.0.1:{port}").into();
+        health_check = Some(json!({"tcp_port": port, "timeout_ms": PORT_TIMEOUT_MS}));
     }
     let stem = path.file_name().unwrap_or_default().to_string_lossy();
     let mut manifest = json!({
         "schema_version": "1.0", "name": plain_name(&stem), "version": BARE_VERSION, "workload": workload
     });
     manifest[kind] = json!({"url": path.to_string_lossy()});
+    if let Some(health_check) = health_check {
+        manifest["health_check"] = health_check;
+    }
     Manifest::from_json(Value::to_string(&manifest).as_bytes()).map_err(RunnableError::Bare)
 }
 
@@ -238,7 +246,15 @@ mod tests {
             );
             assert_eq!(manifest.artifact().url, path.as_str());
             assert_eq!(manifest.workload.port(), Some(80));
+            let health_check = manifest.health_check.unwrap();
+            assert_eq!(health_check.tcp_port, Some(80));
+            assert_eq!(health_check.timeout_ms, PORT_TIMEOUT_MS);
         }
+        let no_port = Bare { port: None, ..bare };
+        let Ok(Runnable::Manifest(manifest)) = find(&gz, no_port, Daemon::Local).await else {
+            panic!("no manifest");
+        };
+        assert_eq!(manifest.health_check, None, "it is ready when it runs");
         let error = find(&gz, NONE, Daemon::Local).await.unwrap_err();
         assert!(matches!(error, RunnableError::NoCommand { .. }), "{error}");
         let error = find(&gz, bare, Daemon::Remote).await.unwrap_err();

@@ -9,11 +9,14 @@ use common::api::{DEFAULT_API_LISTEN, DEFAULT_API_SOCKET, DEFAULT_TOKEN_FILE};
 use nix::unistd::AccessFlags;
 
 use crate::cli::{ColorChoice, Format, GlobalArgs};
-use crate::client::{Endpoint, InvalidEndpoint, Token};
+use crate::client::{Authorities, Endpoint, InvalidEndpoint, Token};
 use crate::contexts::{self, Contexts, ContextsError};
 
 /// The largest token file that is read: a token has 64 characters.
 const MAX_TOKEN_FILE_BYTES: u64 = 4096;
+
+/// The largest file of certificates that is read: all that a host trusts are 250 KiB.
+const MAX_CA_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,27 @@ pub enum SettingsError {
     /// The contexts, where one was asked for or is there.
     #[error("The context cannot be used")]
     Contexts(#[from] ContextsError),
+    /// A token that anybody on the way could read.
+    #[error("The token is not sent to {shown}, because plain http would show it on the way")]
+    PlainToken {
+        /// Where it would have gone.
+        shown: String,
+    },
+    /// A file of certificates that was named and cannot be read.
+    #[error("The CA file from {origin} cannot be read")]
+    ReadAuthorities {
+        /// Flag or context.
+        origin: &'static str,
+        /// The cause, with the path.
+        #[source]
+        source: io::Error,
+    },
+    /// One that holds none.
+    #[error("The CA file from {origin} holds no certificates")]
+    Authorities {
+        /// Flag or context.
+        origin: &'static str,
+    },
     /// A token that is none.
     #[error("{origin} holds no usable token: it must be one line of printable characters")]
     Token {
@@ -142,6 +166,8 @@ pub struct Settings {
     pub endpoint: Endpoint,
     /// What proves to it who we are, over TCP.
     pub token: Option<Token>,
+    /// What vouches for it over TLS, if not what the host trusts.
+    pub authorities: Option<Authorities>,
     /// How results are printed.
     pub format: Format,
     /// How much is said on stderr.
@@ -164,16 +190,21 @@ impl Settings {
         surroundings: Surroundings,
         talks: Talks,
     ) -> Result<Self, SettingsError> {
-        let (endpoint, token) = match talks {
+        let (endpoint, token, authorities) = match talks {
             Talks::ToDaemon => {
                 let place = place(flags, &surroundings)?;
                 let token = match place.endpoint {
                     Endpoint::Unix(_) => None,
                     Endpoint::Tcp(_) => token(flags, &surroundings, &place)?,
                 };
-                (place.endpoint, token)
+                if token.is_some() && !place.endpoint.is_tls() && !place.endpoint.is_local() {
+                    let shown = place.endpoint.to_string();
+                    return Err(SettingsError::PlainToken { shown });
+                }
+                let authorities = authorities(flags, &place)?;
+                (place.endpoint, token, authorities)
             }
-            Talks::ToNobody => (default_endpoint(flags, &surroundings)?, None),
+            Talks::ToNobody => (default_endpoint(flags, &surroundings)?, None, None),
         };
         let verbosity = match (flags.quiet, flags.verbose) {
             (true, _) => Verbosity::Quiet,
@@ -183,6 +214,7 @@ impl Settings {
         Ok(Self {
             endpoint,
             token,
+            authorities,
             format: flags.output,
             verbosity,
             color_stdout: color(flags.color, &surroundings, surroundings.stdout_is_terminal),
@@ -208,24 +240,32 @@ pub fn color(choice: ColorChoice, surroundings: &Surroundings, is_terminal: bool
 struct Place {
     endpoint: Endpoint,
     token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+}
+
+impl Place {
+    const fn bare(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            token_file: None,
+            ca_file: None,
+        }
+    }
 }
 
 fn place(flags: &GlobalArgs, surroundings: &Surroundings) -> Result<Place, SettingsError> {
-    let at = |origin, text: &str, token_file| {
+    let at = |origin, text: &str| {
         let endpoint = text
             .parse()
             .map_err(|source| SettingsError::Endpoint { origin, source })?;
-        Ok(Place {
-            endpoint,
-            token_file,
-        })
+        Ok(Place::bare(endpoint))
     };
     if let Some(text) = &flags.api {
-        return at("--api", text, None);
+        return at("--api", text);
     }
     let variable = surroundings.variable("VOLANT_API_BASE");
     if let (None, Some(text)) = (&flags.context, variable) {
-        return at("VOLANT_API_BASE", text, None);
+        return at("VOLANT_API_BASE", text);
     }
     let named = flags
         .context
@@ -240,12 +280,13 @@ fn place(flags: &GlobalArgs, surroundings: &Surroundings) -> Result<Place, Setti
     match named.or(contexts.current.as_ref().map(common::name::Name::as_str)) {
         Some(name) => {
             let saved = contexts.get(name)?;
-            at("the context", &saved.api, saved.token_file.clone())
+            Ok(Place {
+                token_file: saved.token_file.clone(),
+                ca_file: saved.ca_file.clone(),
+                ..at("the context", &saved.api)?
+            })
         }
-        None => Ok(Place {
-            endpoint: default_endpoint(flags, surroundings)?,
-            token_file: None,
-        }),
+        None => Ok(Place::bare(default_endpoint(flags, surroundings)?)),
     }
 }
 
@@ -304,15 +345,37 @@ fn token(
     Ok(text.and_then(|text| Token::new(&text)))
 }
 
+/// Only TLS needs any.
+fn authorities(flags: &GlobalArgs, place: &Place) -> Result<Option<Authorities>, SettingsError> {
+    let (origin, path) = match (&flags.ca_file, &place.ca_file) {
+        (Some(path), _) => ("--ca-file", path),
+        (None, Some(path)) => ("the context", path),
+        (None, None) => return Ok(None),
+    };
+    if !place.endpoint.is_tls() {
+        return Ok(None);
+    }
+    let pem = read_bounded(path, MAX_CA_FILE_BYTES)
+        .map_err(|source| SettingsError::ReadAuthorities { origin, source })?;
+    let authorities = Authorities::from_pem(pem.as_bytes());
+    authorities
+        .map(Some)
+        .ok_or(SettingsError::Authorities { origin })
+}
+
 fn token_from_file(origin: &'static str, path: &Path) -> Result<Token, SettingsError> {
     let text = read_token(path).map_err(|source| SettingsError::ReadToken { origin, source })?;
     Token::new(&text).ok_or(SettingsError::Token { origin })
 }
 
 fn read_token(path: &Path) -> io::Result<String> {
+    read_bounded(path, MAX_TOKEN_FILE_BYTES)
+}
+
+fn read_bounded(path: &Path, limit_bytes: u64) -> io::Result<String> {
     let mut text = String::new();
     fs_err::File::open(path)?
-        .take(MAX_TOKEN_FILE_BYTES)
+        .take(limit_bytes)
         .read_to_string(&mut text)?;
     Ok(text)
 }
@@ -413,7 +476,8 @@ mod tests {
         assert_eq!(token(None, &both[1..], local), Token::new("file"));
         assert_eq!(token(None, &[], local), Token::new("default"));
         assert_eq!(token(None, &[], "http://elsewhere:1"), None);
-        assert_eq!(token(None, &both, "http://elsewhere:1"), Token::new("key"));
+        let tls = "https://elsewhere:1";
+        assert_eq!(token(None, &both, tls), Token::new("key"));
         assert_eq!(token(None, &both, "unix:///x"), None);
     }
 
@@ -488,6 +552,14 @@ mod tests {
                 origin: "VOLANT_API_KEY"
             }
         ));
+        let plain = error(
+            &with_api("http://10.1.2.3:7777", None),
+            &[("VOLANT_API_KEY", "s3cret")],
+        );
+        assert_eq!(
+            plain.to_string(),
+            "The token is not sent to http://10.1.2.3:7777, because plain http would show it on the way"
+        );
     }
 
     #[test]

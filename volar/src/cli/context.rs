@@ -31,8 +31,10 @@ const ADD_EXAMPLES: &str = "\
 Examples:
   volar context add local --api unix:///run/volant/volantd.sock
   volar context add lab --api https://lab.example.org --token-file lab.token --use
+  volar context add lab --api https://10.1.2.3 --token-file lab.token --ca-file lab.pem
 
-Adding a context again replaces it.";
+Adding a context again replaces it. A token is never sent over plain http to another
+host.";
 
 const REMOVE_EXAMPLES: &str = "\
 Examples:
@@ -52,7 +54,7 @@ pub enum ContextCommand {
     /// Make a context the current one
     #[command(after_help = USE_EXAMPLES)]
     Use(ContextName),
-    /// Add or replace a context: --api says where, --token-file what proves who we are
+    /// Add or replace a context: --api says where, --token-file what proves who we are, --ca-file who vouches for it
     #[command(after_help = ADD_EXAMPLES)]
     Add(AddContextArgs),
     /// Remove a context

@@ -13,7 +13,7 @@ Examples:
   volar run caddy
   volar run caddy.json --memory 512 -e LOG=debug
   volar run plugin.cpio.gz
-  volar run root.erofs -- /usr/bin/app --port 80
+  volar run root.erofs --port 80 -- /usr/bin/app
   volar run -d --name web caddy
 
 It takes the name of a plugin, a manifest (path or URL), or an artifact: an
@@ -48,7 +48,7 @@ pub struct RunArgs {
     /// Memory in MiB [default: the plugin's]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
     pub memory: Option<u32>,
-    /// The port at which an artifact without a manifest serves HTTP
+    /// The port at which an artifact without a manifest serves HTTP: it is ready when it accepts connections there
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// How long to wait until it is ready

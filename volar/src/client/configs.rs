@@ -1,12 +1,25 @@
 //! Calls about the configurations of VMs.
 
-use common::api::{ConfigHistoryEntry, RollbackConfig, VersionedConfig};
+use std::time::Duration;
+
+use common::api::{ConfigHistoryEntry, ConfigPatch, RollbackConfig, VersionedConfig};
 use common::name::Name;
 use reqwest::Method;
 use reqwest::header::IF_MATCH;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{Answer, CALL_TIMEOUT, Client, ClientError, Request};
+
+/// How long a call may take that names an artifact: volantd answers when it has fetched it.
+pub(super) const FETCH_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Whether volantd may have to fetch something for this configuration.
+pub fn names_artifact(config: &ConfigPatch) -> bool {
+    config.manifest.is_some()
+        || matches!(config.initramfs, Some(Some(_)))
+        || matches!(config.rootfs, Some(Some(_)))
+}
 
 impl Client {
     /// The newest configuration of a VM.
@@ -25,7 +38,12 @@ impl Client {
     ) -> Result<Answer<VersionedConfig>, ClientError> {
         let suffix = if restart { "?restart=true" } else { "" };
         let path = format!("/api/v1/vms/{name}/config{suffix}");
-        let mut request = Request::new(Method::PATCH, &path, CALL_TIMEOUT);
+        // What this version does not understand is volantd's to refuse.
+        let limit = match ConfigPatch::deserialize(patch) {
+            Ok(patch) if names_artifact(&patch) => FETCH_TIMEOUT,
+            _ => CALL_TIMEOUT,
+        };
+        let mut request = Request::new(Method::PATCH, &path, limit);
         if let Some(version) = expected {
             request.header = Some((IF_MATCH, format!("\"{version}\"")));
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::api::Problem;
 use common::exit_code::ExitCode;
+use rustls::CertificateError;
 
 use super::Endpoint;
 
@@ -32,6 +33,15 @@ pub enum ClientError {
         /// The cause.
         #[source]
         source: io::Error,
+    },
+    /// The other side cannot prove who it is.
+    #[error("The certificate of {endpoint} cannot be trusted")]
+    Untrusted {
+        /// Where it was looked for.
+        endpoint: Endpoint,
+        /// What is wrong with it.
+        #[source]
+        source: Distrust,
     },
     /// No connection, for any other reason.
     #[error("Cannot connect to volantd at {endpoint}")]
@@ -92,6 +102,42 @@ pub enum ClientError {
     WebSocket(#[source] Box<tokio_tungstenite::tungstenite::Error>),
 }
 
+/// Why a certificate is not trusted (RFC 5280 §6).
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Distrust {
+    /// It leads to no authority.
+    #[error("No authority that is trusted has signed it")]
+    UnknownIssuer,
+    /// Its time is over.
+    #[error("It has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("It is not valid yet")]
+    Early,
+    /// It belongs to somebody else.
+    #[error("It is made out to another name")]
+    OtherName,
+    /// Anything else.
+    #[error("It is not valid: {0:?}")]
+    Invalid(Box<CertificateError>),
+}
+
+impl From<&CertificateError> for Distrust {
+    fn from(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Self::Early
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Self::OtherName
+            }
+            other => Self::Invalid(Box::new(other.clone())),
+        }
+    }
+}
+
 /// The sentence that is shown for a problem; a daemon of another version may leave `detail` empty.
 fn refusal(problem: &Problem) -> &str {
     [&problem.detail, &problem.error, &problem.title]
@@ -109,6 +155,7 @@ impl ClientError {
         match self {
             Self::NotRunning { .. }
             | Self::Denied { .. }
+            | Self::Untrusted { .. }
             | Self::Connect { .. }
             | Self::Timeout { .. }
             | Self::Cut { .. }
@@ -176,6 +223,12 @@ impl ClientError {
                 source: Box::new(source),
             };
         }
+        if let Some(distrust) = distrust(&source) {
+            return Self::Untrusted {
+                endpoint: endpoint.clone(),
+                source: distrust,
+            };
+        }
         match io_cause(&source) {
             Some(cause) => {
                 let again = cause.raw_os_error().map_or_else(
@@ -189,6 +242,29 @@ impl ClientError {
                 source: Box::new(source),
             },
         }
+    }
+}
+
+/// What is wrong with the certificate, if that is the cause.
+fn distrust(error: &(dyn Error + 'static)) -> Option<Distrust> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(error)) = unwrapped(error).downcast_ref() {
+            return Some(error.into());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What I/O errors are made of: they do not give it as their source.
+fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match wrapped {
+        Some(wrapped) => unwrapped(wrapped),
+        None => error,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It never follows redirects and never goes through a proxy: the API is a host's own, and its token must not leave it unasked.
 
+mod authorities;
 mod configs;
 mod console;
 mod endpoint;
@@ -27,9 +28,11 @@ use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use authorities::Authorities;
+pub use configs::names_artifact;
 pub use console::{Console, ConsoleInput, ConsoleOutput, Writing};
 pub use endpoint::{Endpoint, InvalidEndpoint};
-pub use error::ClientError;
+pub use error::{ClientError, Distrust};
 pub use events::{EventQuery, EventReader, Told};
 pub use exec::{ExecInput, ExecOutput, ExecSession, FromGuest};
 pub use files::Tar;
@@ -106,13 +109,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client. Connects at the first call.
+    /// A client. Connects at the first call. With `authorities`, only what they vouch for is trusted over TLS, else what the host trusts.
     ///
     /// # Errors
     /// [`ClientError::SetUp`] if the HTTP client cannot be made.
     pub fn new(
         endpoint: Endpoint,
         token: Option<Token>,
+        authorities: Option<Authorities>,
         observer: Option<Observer>,
     ) -> Result<Self, ClientError> {
         crate::tls::install_provider();
@@ -125,6 +129,8 @@ impl Client {
         if !endpoint.is_tls() {
             // Reading the system's certificates would cost each command 20 ms.
             builder = builder.tls_certs_only(std::iter::empty());
+        } else if let Some(authorities) = authorities {
+            builder = builder.tls_certs_only(authorities.certificates());
         }
         if let Endpoint::Unix(path) = &endpoint {
             builder = builder.unix_socket(path.as_path());

@@ -6,6 +6,7 @@ use common::api::{CreateVm, MAX_LONG_POLL_MS, UpgradeVm, Vm};
 use common::name::Name;
 use reqwest::Method;
 
+use super::configs::{FETCH_TIMEOUT, names_artifact};
 use super::{Answer, CALL_TIMEOUT, Client, ClientError, Request, query};
 
 /// How long a delete may take: it answers when everything is gone, after the guest had its time to stop.
@@ -111,7 +112,12 @@ impl Client {
 
     /// Creates a VM; answers when it is recorded, not when it runs.
     pub async fn create_vm(&self, vm: &CreateVm) -> Result<Answer<Vm>, ClientError> {
-        let request = Request::new(Method::POST, "/api/v1/vms", CALL_TIMEOUT);
+        let limit = if vm.config.as_ref().is_some_and(names_artifact) {
+            FETCH_TIMEOUT
+        } else {
+            CALL_TIMEOUT
+        };
+        let request = Request::new(Method::POST, "/api/v1/vms", limit);
         self.json(request, Some(vm)).await
     }
 

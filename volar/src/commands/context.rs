@@ -58,6 +58,7 @@ fn add(
     let saved = Saved {
         api: endpoint.to_string(),
         token_file: flags.token_file.as_ref().map(absolute).transpose()?,
+        ca_file: flags.ca_file.as_ref().map(absolute).transpose()?,
     };
     contexts.contexts.insert(args.name.clone(), saved);
     if args.make_current {
@@ -81,6 +82,7 @@ fn show(context: &Context, contexts: &Contexts, name: Option<Name>) -> Result<()
     let saved = contexts.get(name.as_str())?;
     let json = serde_json::json!({
         "name": name, "api": saved.api, "token_file": saved.token_file,
+        "ca_file": saved.ca_file,
         "current": contexts.current.as_ref() == Some(&name)
     });
     let json = json.to_string();

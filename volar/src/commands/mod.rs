@@ -299,8 +299,9 @@ impl Context {
     fn client(&self) -> Result<Client, CommandError> {
         let observer: Observer = show_call;
         let observer = (self.settings.verbosity == Verbosity::Verbose).then_some(observer);
-        let (endpoint, token) = (self.settings.endpoint.clone(), self.settings.token.clone());
-        Client::new(endpoint, token, observer).map_err(CommandError::Client)
+        let settings = self.settings.clone();
+        let (endpoint, token) = (settings.endpoint, settings.token);
+        Client::new(endpoint, token, settings.authorities, observer).map_err(CommandError::Client)
     }
 }
 

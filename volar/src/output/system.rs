@@ -1,5 +1,7 @@
 //! The daemon itself, for people. Pure text.
 
+use std::path::PathBuf;
+
 use common::api::SystemInfo;
 use common::name::Name;
 
@@ -22,15 +24,14 @@ pub fn info_details(info: &SystemInfo) -> String {
 
 /// A context of the user. The token itself is never shown.
 pub fn context_details(name: &Name, saved: &Saved) -> String {
-    let token = saved.token_file.as_ref();
+    let shown = |file: &Option<PathBuf>| {
+        let path = file.as_ref().map(|path| path.display().to_string());
+        path.unwrap_or_default()
+    };
     table::details(&[
         ("Name", name.to_string()),
         ("API", saved.api.clone()),
-        (
-            "Token file",
-            token
-                .map(|path| path.display().to_string())
-                .unwrap_or_default(),
-        ),
+        ("Token file", shown(&saved.token_file)),
+        ("CA file", shown(&saved.ca_file)),
     ])
 }

@@ -18,20 +18,25 @@ pub use text::{Sanitizer, plain};
 pub struct Ui {
     verbosity: Verbosity,
     color: bool,
-    stderr_is_terminal: bool,
-    stdin_is_terminal: bool,
-    results_are_text: bool,
+    progress: progress::Style,
+    can_ask: bool,
 }
 
 impl Ui {
-    /// As the settings say.
+    /// As the settings say. Progress is not for programs, which read JSON, YAML or names.
     pub const fn new(settings: &Settings) -> Self {
+        let around = &settings.surroundings;
+        let is_quiet = matches!(settings.verbosity, Verbosity::Quiet);
+        let is_hidden = is_quiet || !settings.format.is_text();
         Self {
             verbosity: settings.verbosity,
             color: settings.color_stderr,
-            stderr_is_terminal: settings.surroundings.stderr_is_terminal,
-            stdin_is_terminal: settings.surroundings.stdin_is_terminal,
-            results_are_text: settings.format.is_text(),
+            progress: match (is_hidden, around.stderr_is_terminal) {
+                (true, _) => progress::Style::Hidden,
+                (false, true) => progress::Style::Spinner,
+                (false, false) => progress::Style::Lines,
+            },
+            can_ask: around.stdin_is_terminal && around.stderr_is_terminal,
         }
     }
 
@@ -59,20 +64,14 @@ impl Ui {
         write_stderr(&render(report, self.color));
     }
 
-    /// Shows that something takes its time; not to programs, which read JSON, YAML or names.
+    /// Shows that something takes its time.
     pub fn progress(&self, subject: &str) -> Progress {
-        let is_hidden = self.verbosity == Verbosity::Quiet || !self.results_are_text;
-        let style = match (is_hidden, self.stderr_is_terminal) {
-            (true, _) => progress::Style::Hidden,
-            (false, true) => progress::Style::Spinner,
-            (false, false) => progress::Style::Lines,
-        };
-        Progress::new(subject, style)
+        Progress::new(subject, self.progress)
     }
 
     /// Whether somebody can be asked.
     pub const fn can_ask(&self) -> bool {
-        self.stdin_is_terminal && self.stderr_is_terminal
+        self.can_ask
     }
 
     /// Asks a question and waits for an answer; anything but `y` and `yes` is no.

@@ -255,7 +255,7 @@ fn use_is_shown_once_where_there_is_no_terminal() {
         .route("/api/v1/vms/{name}/stats", get(async || Json(stats())));
     let server = Server::unix(router);
     let out = server.volar(&["top"]).exits(0).out();
-    assert!(out.starts_with("1 VMs, 1 running\n\nNAME"), "{out}");
+    assert!(out.starts_with("1 VM, 1 running\n\nNAME"), "{out}");
     assert!(!out.contains('\u{1b}'), "{out}");
     let out = server
         .volar(&["top", "--once", "-o", "json"])
@@ -307,6 +307,27 @@ fn store() -> Router {
 }
 
 #[test]
+fn an_added_artifact_is_told_as_it_is_asked_for() {
+    let server = Server::unix(store());
+    let add = [
+        "artifacts",
+        "add",
+        "caddy",
+        "rootfs",
+        "x.erofs",
+        "--version",
+        "1",
+    ];
+    server
+        .volar(&add)
+        .exits(0)
+        .prints("Artifact rootfs 1 of plugin caddy is stored\n");
+    let out = server.volar(&[&add[..], &["-o", "json"]].concat()).exits(0);
+    let printed: Value = serde_json::from_str(&out.out()).unwrap();
+    assert_eq!(printed, kept_artifact(&digest("a")));
+}
+
+#[test]
 fn the_store_and_the_disk_are_looked_at_and_cleaned() {
     let server = Server::unix(store());
     let out = server.volar(&["artifacts", "list"]).exits(0).out();
@@ -323,30 +344,6 @@ fn the_store_and_the_disk_are_looked_at_and_cleaned() {
         .volar(&["artifacts", "show", "sha256:"])
         .exits(1)
         .says("write more of the digest");
-    server
-        .volar(&[
-            "artifacts",
-            "add",
-            "caddy",
-            "rootfs",
-            "x.erofs",
-            "--version",
-            "1",
-        ])
-        .exits(0)
-        .prints("Artifact rootfs 1 of plugin caddy is stored\n");
-    let add = [
-        "artifacts",
-        "add",
-        "caddy",
-        "rootfs",
-        "x.erofs",
-        "--version",
-        "1",
-    ];
-    let out = server.volar(&[&add[..], &["-o", "json"]].concat()).exits(0);
-    let printed: Value = serde_json::from_str(&out.out()).unwrap();
-    assert_eq!(printed, kept_artifact(&digest("a")));
     server
         .volar(&["artifacts", "remove", "caddy", "--version", "1"])
         .exits(0);

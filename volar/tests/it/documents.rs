@@ -10,7 +10,7 @@ use clap::CommandFactory as _;
 use serde_json::json;
 use volar::cli::Cli;
 
-use crate::fake::{Server, command, ready};
+use crate::fake::{Server, command, ready, write};
 use crate::help::help_of;
 
 /// Where the reference lies.
@@ -90,14 +90,24 @@ fn every_command_has_a_manual_page() {
 
 /// Asks as bash does at a Tab behind these words.
 fn completed(server: Option<&Server>, words: &[&str]) -> Vec<String> {
+    completed_at(server, words.len() - 1, words, &[])
+}
+
+/// Asks at the word of this number.
+fn completed_at(
+    server: Option<&Server>,
+    index: usize,
+    words: &[&str],
+    variables: &[(&str, &str)],
+) -> Vec<String> {
     let mut command = command();
     if let Some(server) = server {
         command.env("VOLANT_API_BASE", &server.url);
     } else {
         command.env("VOLANT_API_BASE", "unix:///nonexistent/volantd.sock");
     }
-    let index = words.len() - 1;
     let output = command
+        .envs(variables.iter().copied())
         .env("COMPLETE", "bash")
         .env("_CLAP_COMPLETE_INDEX", index.to_string())
         .env("_CLAP_COMPLETE_COMP_TYPE", "9")
@@ -142,6 +152,39 @@ fn a_tab_completes_commands_and_names() {
         completed(some, &["volar", "vms", "res"]),
         ["restart", "resume"]
     );
+    // What stands on the line already says which daemon, wherever it stands.
+    let url = server.url.as_str();
+    for words in [
+        &["volar", "--api", url, "vms", "get", "w"][..],
+        &["volar", "vms", "-a", url, "get", "w"],
+        &[
+            "volar",
+            "--color=never",
+            &format!("--api={url}"),
+            "vms",
+            "get",
+            "w",
+        ],
+        &["volar", "-q", "vms", "logs", "-f", "--api", url, "w"],
+    ] {
+        assert_eq!(completed(None, words), ["web", "worker"], "{words:?}");
+    }
+    // Behind `--` it belongs to somebody else.
+    let words = ["volar", "exec", "w", "--", "x", "--api", url];
+    assert!(completed_at(None, 2, &words, &[]).is_empty());
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join(".config/volant");
+    fs_err::create_dir_all(&folder).unwrap();
+    let contexts =
+        format!("[contexts.prod]\napi = '{url}'\n[contexts.lab]\napi = 'unix:///nonexistent'");
+    write(&folder, "config.toml", &contexts);
+    let at_home = [("HOME", home.path().to_str().unwrap())];
+    for (context, expected) in [("prod", &["db"][..]), ("lab", &[])] {
+        let words = ["volar", "--context", context, "vms", "get", "d"];
+        assert_eq!(completed_at(None, 5, &words, &at_home), expected);
+    }
+    let words = ["volar", "--context", "p", "vms", "get"];
+    assert_eq!(completed_at(None, 2, &words, &at_home), ["prod"]);
     // A daemon that is away, or does not answer, is no reason to say anything or to wait for long.
     assert!(completed(None, &["volar", "vms", "get", "w"]).is_empty());
     let silent = Server::unix(Router::new().route(

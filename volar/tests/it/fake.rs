@@ -1,7 +1,7 @@
 //! A daemon for tests: any axum router on a unix socket or TCP, and a way to run volar against it.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Output;
 use std::sync::{Arc, Mutex};
@@ -13,8 +13,10 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use axum::serve::Listener;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 /// A command of volar that runs longer than this hangs.
@@ -58,12 +60,27 @@ impl Server {
     }
 
     pub(crate) fn tcp(router: Router) -> Self {
+        Self::over("http", router, |listener| listener)
+    }
+
+    /// Behind TLS, as `wrap` puts it on.
+    pub(crate) fn tls<L: Listener<Addr = SocketAddr>>(
+        router: Router,
+        wrap: impl FnOnce(TcpListener) -> L,
+    ) -> Self {
+        Self::over("https", router, wrap)
+    }
+
+    fn over<L: Listener<Addr = SocketAddr>>(
+        scheme: &str,
+        router: Router,
+        wrap: impl FnOnce(TcpListener) -> L,
+    ) -> Self {
         let (runtime, seen) = (new_runtime(), Seen::default());
         let router = recorded(router, seen.clone());
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let listener = wrap(listener);
         runtime.spawn(async move { axum::serve(listener, router).await });
         Self {
             url,
@@ -213,6 +230,16 @@ pub(crate) fn manifest(name: &str) -> Value {
         "name": name, "version": "0.1.0", "runtime": "caddy",
         "initramfs": {"url": "/plugins/caddy.cpio.gz"},
         "workload": {"type": "http", "entrypoint": ["/usr/bin/caddy"], "base_url": "http://127.0.0.1:80"}
+    })
+}
+
+/// An artifact of the plugin caddy.
+pub(crate) fn kept_artifact(digest: &str) -> Value {
+    json!({
+        "ID": 0, "PluginName": "caddy", "Version": "0.1.0", "ArtifactName": "initramfs", "Kind": "initramfs",
+        "SourceURL": "/plugins/caddy.cpio.gz", "Checksum": digest, "Format": "", "LocalPath": "", "SizeBytes": 1536,
+        "CreatedAt": "2026-11-23T10:00:00Z", "UpdatedAt": "2026-11-23T10:00:00Z", "digest": digest, "pinned": false,
+        "signature": "none", "used_by": {"plugins": ["caddy"], "vms": []}
     })
 }
 

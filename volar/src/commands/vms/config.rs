@@ -83,11 +83,19 @@ async fn apply(context: &Context, name: &Name, change: Change) -> Result<(), Com
         expected,
         restart,
     } = change;
-    let answer = context
-        .client()?
-        .patch_config(name, &patch, expected, restart)
-        .await
-        .doing(|| format!("change the configuration of VM `{name}`"))?;
+    let client = context.client()?;
+    let action = || format!("change the configuration of VM `{name}`");
+    let call = client.patch_config(name, &patch, expected, restart);
+    let fetches = ConfigPatch::deserialize(&patch).is_ok_and(|patch| names_artifact(&patch));
+    let answer = if fetches {
+        let plugin = client.vm(name).await.doing(action)?.value.plugin;
+        let mut progress = context.ui.progress(name.as_str());
+        progress.phase("volantd fetches and verifies what it boots");
+        watched(&client, &plugin, &mut progress, call).await
+    } else {
+        call.await
+    };
+    let answer = answer.doing(action)?;
     told(context, name, &answer, restart)
 }
 

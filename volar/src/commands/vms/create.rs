@@ -48,9 +48,14 @@ pub(in crate::commands) async fn run(
         config: (config != ConfigPatch::default()).then_some(config),
     };
     let client = context.client()?;
-    let first = client
-        .create_vm(&request)
-        .await
-        .doing(|| format!("create VM `{}`", request.name))?;
+    let call = client.create_vm(&request);
+    let first = if request.config.as_ref().is_some_and(names_artifact) {
+        let mut progress = context.ui.progress(request.name.as_str());
+        progress.phase("volantd fetches and verifies what it boots");
+        watched(&client, &request.plugin, &mut progress, call).await
+    } else {
+        call.await
+    };
+    let first = first.doing(|| format!("create VM `{}`", request.name))?;
     settle(context, &client, first, patience).await
 }
