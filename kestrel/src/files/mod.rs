@@ -2,6 +2,8 @@
 //!
 //! Contents go through in small pieces, and nothing of an archive is kept but where it is.
 
+#[cfg(test)]
+mod hostile;
 mod pack;
 #[cfg(test)]
 mod tests;

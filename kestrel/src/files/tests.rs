@@ -328,9 +328,30 @@ fn a_full_disk_is_told() {
     assert!(error.to_string().contains("`large`"), "{error}");
 }
 
+/// What the fuzzer begins with, and what it once found: see CONTRIBUTING.md.
+#[test]
+fn the_corpus_stays_inside() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/unpack");
+    let refused = fs_err::read_dir(corpus).unwrap().filter(|entry| {
+        let input = fs_err::read(entry.as_ref().unwrap().path()).unwrap();
+        let room = hostile::Room::new();
+        let unpacked = unpack(&room.inside(), hostile::of_input(&input).as_slice());
+        room.check();
+        unpacked.is_err()
+    });
+    assert!(refused.count() >= 2);
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..3000)) {
         drop(unpack(folder().path(), bytes.as_slice()));
+    }
+
+    #[test]
+    fn nothing_gets_out(members in proptest::collection::vec(proptest::num::u8::ANY, 0..80)) {
+        let room = hostile::Room::new();
+        drop(unpack(&room.inside(), hostile::archive(&members).as_slice()));
+        room.check();
     }
 }

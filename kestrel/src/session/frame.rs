@@ -47,8 +47,38 @@ where
 #[cfg(test)]
 mod tests {
     use common::agent::session::MAX_PAYLOAD_BYTES;
+    use proptest::prelude::{prop_assert, proptest};
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_sent(bytes in "[\\x00-\\x04\\x10-\\x14]\\x00{3}[\\x00-\\x05][a-z]{0,6}") {
+            let (mut rest, mut again) = (bytes.as_bytes(), Vec::new());
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                while let Ok((channel, payload)) = read(&mut rest).await {
+                    write(&mut again, channel, &payload).await.unwrap();
+                }
+            });
+            prop_assert!(bytes.as_bytes().starts_with(&again));
+        }
+    }
+
+    /// What the fuzzer begins with, and what it once found: see CONTRIBUTING.md.
+    #[tokio::test]
+    async fn the_corpus_has_messages() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/session");
+        let mut count = 0;
+        for entry in fs_err::read_dir(corpus).unwrap() {
+            let bytes = fs_err::read(entry.unwrap().path()).unwrap();
+            let mut rest = bytes.as_slice();
+            while read(&mut rest).await.is_ok() {
+                count += 1;
+            }
+        }
+        assert!(count >= 6, "{count}");
+    }
 
     #[tokio::test]
     async fn messages_come_back() {

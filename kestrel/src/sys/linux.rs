@@ -1,6 +1,6 @@
 //! [`Sys`] on a real kernel. Decides nothing.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -59,15 +58,6 @@ pub(crate) fn unix_time() -> Duration {
     clock_gettime(ClockId::CLOCK_REALTIME)
         .map(Duration::from)
         .unwrap_or_default()
-}
-
-/// Opens a file or directory for reading, and never waits for the other end of a pipe. A link is not found.
-pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    match open(path, flags, Mode::empty()) {
-        Err(Errno::ELOOP) => Err(io::ErrorKind::NotFound.into()),
-        opened => Ok(opened?.into()),
-    }
 }
 
 /// Size of the root file system and what of it is used, in bytes.

@@ -5,6 +5,7 @@
 mod freeze;
 mod interface;
 mod linux;
+mod plain;
 mod process;
 mod terminal;
 mod watched;
@@ -16,7 +17,8 @@ use std::time::Duration;
 
 use crate::mounts::Deny;
 
-pub(crate) use linux::{Linux, boot_time, open_plain, root_usage, unix_time};
+pub(crate) use linux::{Linux, boot_time, root_usage, unix_time};
+pub(crate) use plain::open_plain;
 pub(crate) use process::{
     GroupSignal, Reaped, controlling_terminal, reap_next, run_as, signal_group,
 };
