@@ -20,6 +20,7 @@ struct Tested {
     shown_by: &'static str,
 }
 
+const ACCESS: &str = "xtask/src/e2e/access.rs";
 const CI: &str = "xtask/src/ci.rs";
 const CONSOLE: &str = "xtask/src/e2e/volar.rs";
 const E2E: &str = "xtask/src/e2e/mod.rs";
@@ -31,8 +32,10 @@ const ROOTFS: &str = "xtask/src/e2e/rootfs.rs";
 const SCENARIO: &str = "xtask/src/e2e/scenario.rs";
 const SERVE: &str = "fledge/tests/it/serve.rs";
 const SIGNATURES: &str = "fledge/tests/it/signatures.rs";
+const STEERING: &str = "xtask/src/e2e/steering.rs";
 const TRUST: &str = "xtask/src/e2e/trust.rs";
 const VOLAR: &str = "volar/tests/it/misbehaviour.rs";
+const WATCH: &str = "volar/tests/it/watch.rs";
 
 const TESTED: &[Tested] = &[
     entry(
@@ -96,7 +99,19 @@ const TESTED: &[Tested] = &[
         TRUST,
         r#"["verify", "plugin.cpio.gz", "-p", &public]"#,
     ),
+    entry(
+        "volar cp <folder> <place>",
+        ACCESS,
+        r#"&["cp", &there.to_string_lossy(), &guest_folder]"#,
+    ),
     entry("volar doctor", VOLAR, r#""unix:///nonexistent", "doctor""#),
+    entry("volar events", WATCH, r#"&["events"]"#),
+    entry(
+        "volar exec <name> -- <program> <argument>",
+        ACCESS,
+        r#"&["exec", NAME, "--", "/usr/bin/hello", "no-port"]"#,
+    ),
+    entry("volar logs -f <name>", WATCH, r#"&["logs", "-f", "web"]"#),
     entry(
         "volar plugins enable",
         REFUSALS,
@@ -113,8 +128,29 @@ const TESTED: &[Tested] = &[
         r#"&["plugins", "install", "--manifest", "#,
     ),
     entry("volar plugins list", VOLAR, r#"&["plugins", "list"]"#),
+    entry(
+        "volar run <plugin>",
+        "volar/tests/it/run.rs",
+        r#"&["run", "--name", "web", "caddy"]"#,
+    ),
     // What it would do is tested; to do it, a test would need a machine of its own.
     entry("volar setup", VOLAR, r#"["setup", "--dry-run", "#),
+    entry(
+        "volar shell <name>",
+        "volar/tests/it/guest.rs",
+        r#"&["shell", "web"]"#,
+    ),
+    entry("volar top", "volar/tests/it/control.rs", r#"&["top"]"#),
+    entry(
+        "volar vms config patch <name> <json> --restart",
+        STEERING,
+        r#"&["vms", "config", "patch", NAME, &patch, "--restart"]"#,
+    ),
+    entry(
+        "volar vms config rollback <name> <version>",
+        STEERING,
+        r#"&["vms", "config", "rollback", NAME, "1"]"#,
+    ),
     entry(
         "volar vms console <name>",
         CONSOLE,
