@@ -149,6 +149,11 @@ const HEALTH: &str = "\
 # A VM is ready when this path answers with 2xx; without it, when the program runs.
 # [health_check]
 # endpoint = \"/healthz\"
+
+# Later on: when it answers no more, three times in a row, the program is started again.
+# [liveness]
+# endpoint = \"/healthz\"              # Or tcp_port = 8080, or command = [\"/usr/bin/app\", \"--check\"]
+# interval_ms = 10000
 ";
 
 const OVERRIDES: &str = "\
@@ -169,6 +174,11 @@ const OVERRIDES: &str = "\
 # A VM is ready when this path answers with 2xx; without it, when the program runs.
 # [health_check]
 # endpoint = \"/healthz\"
+
+# Later on: when it answers no more, three times in a row, the program is started again.
+# [liveness]
+# endpoint = \"/healthz\"              # Or tcp_port = 8080, or command = [\"/usr/bin/app\", \"--check\"]
+# interval_ms = 10000
 ";
 
 /// `text` as a TOML string.
