@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use common::agent::HealthState;
+use common::api::{Vm, VmStatus};
 use fs_err as fs;
 use serde_json::{Value, json};
 
@@ -13,8 +15,6 @@ use super::scenario::wait_for;
 use super::volar::Volar;
 use super::{ScenarioArguments, access, observing, run_command, steering};
 use crate::{printer, process};
-use common::agent::HealthState;
-use common::api::{Vm, VmStatus};
 
 /// The plugin and its VM.
 pub(super) const NAME: &str = "bench";
