@@ -3,13 +3,15 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use common::api::VersionedConfig;
+use common::api::{ConfigPatch, VersionedConfig};
 use common::name::Name;
 use jiff::Timestamp;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::cli::{ConfigCommand, GetArgs, HistoryArgs, RollbackArgs};
-use crate::client::Answer;
+use crate::client::{Answer, Client, names_artifact};
+use crate::commands::download::watched;
 use crate::commands::{CommandError, Context, Doing as _, JsonError};
 use crate::output::history_table;
 
@@ -86,17 +88,28 @@ async fn apply(context: &Context, name: &Name, change: Change) -> Result<(), Com
     let client = context.client()?;
     let action = || format!("change the configuration of VM `{name}`");
     let call = client.patch_config(name, &patch, expected, restart);
-    let fetches = ConfigPatch::deserialize(&patch).is_ok_and(|patch| names_artifact(&patch));
-    let answer = if fetches {
-        let plugin = client.vm(name).await.doing(action)?.value.plugin;
+    let answer = if let Some(plugin) = downloads_for(&client, name, &patch).await {
         let mut progress = context.ui.progress(name.as_str());
-        progress.phase("volantd fetches and verifies what it boots");
+        progress.phase("volantd takes up its configuration");
         watched(&client, &plugin, &mut progress, call).await
     } else {
         call.await
     };
     let answer = answer.doing(action)?;
     told(context, name, &answer, restart)
+}
+
+/// The plugin for which volantd may download something because of this change.
+async fn downloads_for(client: &Client, name: &Name, patch: &Value) -> Option<Name> {
+    let patch = ConfigPatch::deserialize(patch).ok()?;
+    if !names_artifact(&patch) {
+        return None;
+    }
+    match patch.plugin {
+        Some(plugin) => Some(plugin),
+        // Whatever is wrong, the change itself says it.
+        None => Some(client.vm(name).await.ok()?.value.plugin),
+    }
 }
 
 async fn rollback(context: &Context, args: &RollbackArgs) -> Result<(), CommandError> {

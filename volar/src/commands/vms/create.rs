@@ -6,6 +6,8 @@ use serde::Deserialize as _;
 use super::config::{json_of, read, unwrapped};
 use super::{Patience, settle};
 use crate::cli::{CreateArgs, WaitFor};
+use crate::client::names_artifact;
+use crate::commands::download::watched;
 use crate::commands::{CommandError, Context, Doing as _, JsonError};
 use crate::wait::Goal;
 
@@ -51,7 +53,7 @@ pub(in crate::commands) async fn run(
     let call = client.create_vm(&request);
     let first = if request.config.as_ref().is_some_and(names_artifact) {
         let mut progress = context.ui.progress(request.name.as_str());
-        progress.phase("volantd fetches and verifies what it boots");
+        progress.phase("volantd takes up its configuration");
         watched(&client, &request.plugin, &mut progress, call).await
     } else {
         call.await
