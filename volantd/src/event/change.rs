@@ -66,6 +66,16 @@ fn status(before: &Vm, after: &Vm, at: Timestamp) -> Option<VmEvent> {
         VmStatus::Running => Some(event(EventType::VmRunning, after, at, "The VM is running")),
         VmStatus::Paused => Some(event(EventType::VmPaused, after, at, "The VM is paused")),
         VmStatus::Stopped => Some(event(EventType::VmStopped, after, at, "The VM is stopped")),
+        // A restart goes by `stopped`, where the VM never rests; a client of the Go system waits for that event all the same.
+        VmStatus::Pending if before.status == VmStatus::Stopping => Some(VmEvent {
+            status: Some(VmStatus::Stopped),
+            ..event(
+                EventType::VmStopped,
+                after,
+                at,
+                "The VM is stopped, and starts again",
+            )
+        }),
         VmStatus::Crashed => Some(failed(EventType::VmCrashed)),
         VmStatus::Failed => Some(failed(EventType::VmFailed)),
         VmStatus::Pending | VmStatus::Starting | VmStatus::Stopping | VmStatus::Deleting => None,
@@ -233,6 +243,34 @@ mod tests {
             assert_eq!(kinds(&before, &after), told, "{status:?}");
             assert_eq!(kinds(&after, &after), [], "{status:?}");
         }
+    }
+
+    #[test]
+    fn a_restart_stops_a_vm_and_runs_it() {
+        let through = [
+            VmStatus::Running,
+            VmStatus::Stopping,
+            VmStatus::Pending,
+            VmStatus::Starting,
+            VmStatus::Running,
+        ];
+        let vms = through.map(|status| Vm {
+            status,
+            ..vm("web")
+        });
+        let told: Vec<_> = vms
+            .windows(2)
+            .flat_map(|pair| between(Some(&pair[0]), Some(&pair[1]), Timestamp::UNIX_EPOCH))
+            .filter(|event| event.kind != EventType::VmPhase)
+            .map(|event| (event.kind, event.status))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (EventType::VmStopped, Some(VmStatus::Stopped)),
+                (EventType::VmRunning, Some(VmStatus::Running))
+            ]
+        );
     }
 
     #[test]
