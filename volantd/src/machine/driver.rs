@@ -114,10 +114,6 @@ pub(super) struct Driver {
     /// When the request that the present launch answers arrived.
     arrived: Instant,
     relaunches: Backoff,
-    /// Ends in a row without being stable in between.
-    quick_ends: u32,
-    /// How long the workload may take to end, where a request said so.
-    grace: Option<Duration>,
     up_since: Option<Instant>,
     deleters: Vec<Reply>,
     /// Whether the guest's CPUs stand still, as far as is known.
@@ -156,8 +152,6 @@ impl Driver {
             timeline: None,
             arrived,
             relaunches: Backoff::new(FIRST_RELAUNCH, SLOWEST_RELAUNCH),
-            quick_ends: 0,
-            grace: None,
             up_since: None,
             deleters: Vec::new(),
             cpus: Cpus::Going,
@@ -428,6 +422,11 @@ impl Driver {
             self.record.progress.failure = None;
             self.record.progress.proven = false;
         }
+        if begins_anew {
+            self.record.progress.quick_ends = 0;
+        }
+        let grace_ms = command.grace.map(|grace| grace.as_millis());
+        self.record.progress.grace_ms = grace_ms.and_then(|grace| u64::try_from(grace).ok());
         if let Err(error) = self.save(Durability::Promised).await {
             self.record.progress = before;
             return Err(error);
@@ -435,10 +434,8 @@ impl Driver {
         if begins_anew {
             self.arrived = command.arrived;
             self.relaunches.reset();
-            self.quick_ends = 0;
             self.observed.crash_loop = false;
         }
-        self.grace = command.grace;
         self.publish();
         Ok(())
     }

@@ -68,6 +68,10 @@ pub struct Progress {
     pub failure: Option<Failure>,
     /// The timeline of the last launch.
     pub boot: Option<BootTimeline>,
+    /// Ends in a row without being stable in between: whether the VM is in a crash loop, and how long it waits before it is launched again.
+    pub quick_ends: u32,
+    /// How long the workload may take to end, where the request that ends the present launch said so, in milliseconds.
+    pub grace_ms: Option<u64>,
     /// See [`common::api::Vm::generation`].
     pub generation: u64,
     /// When this changed last.
@@ -87,6 +91,8 @@ impl Progress {
             proven: false,
             failure: None,
             boot: None,
+            quick_ends: 0,
+            grace_ms: None,
             generation: 1,
             updated_at: now,
         }
@@ -166,7 +172,7 @@ pub trait Journal: Send + Sync {
         progress: &'a Progress,
         durability: Durability,
     ) -> BoxFuture<'a, Result<(), JournalError>>;
-    /// Records a new version of a VM's configuration, and forgets the oldest beyond [`common::api::MAX_CONFIG_VERSIONS`]; but never the one
+    /// Records a new version of a VM's configuration, and forgets the oldest beyond so many; but never the one
     /// of the present launch.
     fn reconfigure<'a>(
         &'a self,

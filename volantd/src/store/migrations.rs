@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_configs.sql"),
     include_str!("migrations/0003_events.sql"),
     include_str!("migrations/0004_plugin_artifacts.sql"),
+    include_str!("migrations/0005_ends.sql"),
 ];
 
 pub(super) fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

@@ -12,15 +12,23 @@ use super::super::plan;
 use super::super::ports::Adopted;
 use super::super::state::{Desired, Event, Phase, State};
 use super::pause::Cpus;
-use super::{Driver, GENERATION_LEAP, bug};
+use super::{CRASH_LOOP_ENDS, Driver, GENERATION_LEAP, bug};
 
 /// How long it may take to find out whether a VMM lives and to take it over.
 const ADOPT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Ends after which the wait before a launch does not grow any more, however long it is.
+const MANY_ENDS: u32 = 32;
 
 impl Driver {
     /// Goes on with a VMM that lives, or with what the VM should be.
     pub(super) async fn resume(&mut self) {
         self.record.progress.generation += GENERATION_LEAP;
+        let ends = self.record.progress.quick_ends;
+        self.observed.crash_loop = ends >= CRASH_LOOP_ENDS;
+        for _ in 0..ends.min(MANY_ENDS) {
+            self.relaunches.next();
+        }
         match self.adopt().await {
             Some(adopted) => self.take_over(adopted),
             None => self.go_on_without_vmm().await,

@@ -38,9 +38,9 @@ impl Driver {
         self.launch = None;
         self.cpus = Cpus::Going;
         self.last_heard = None;
-        self.grace = None;
+        self.record.progress.grace_ms = None;
         self.observed = Observed {
-            crash_loop: self.quick_ends >= CRASH_LOOP_ENDS,
+            crash_loop: self.record.progress.quick_ends >= CRASH_LOOP_ENDS,
             ..Observed::default()
         };
         self.timeline = Some(Timeline::new(self.arrived));

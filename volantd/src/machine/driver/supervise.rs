@@ -65,7 +65,7 @@ impl Driver {
                     return;
                 }
                 Some(Sight::Ended(exit)) => return self.ended(&exit, Some(&mut follower)).await,
-                Some(Sight::DeadlinePassed) if self.is_stable() => self.calm_down(),
+                Some(Sight::DeadlinePassed) if self.is_stable() => self.calm_down().await,
                 Some(Sight::DeadlinePassed) => {
                     let waited_ms = self.parts.settings.boot_deadline.as_millis();
                     let words = self.last_words().await;
@@ -169,18 +169,20 @@ impl Driver {
     }
 
     /// Forgets how quickly it ended before.
-    fn calm_down(&mut self) {
+    async fn calm_down(&mut self) {
         self.relaunches.reset();
-        self.quick_ends = 0;
-        if std::mem::take(&mut self.observed.crash_loop) {
-            self.advance();
-            self.publish();
+        let ends = std::mem::take(&mut self.record.progress.quick_ends);
+        let was_loop = std::mem::take(&mut self.observed.crash_loop);
+        if ends > 0 || was_loop {
+            self.note().await;
         }
     }
 
     /// When a VM that ended quickly before counts as stable again.
     fn stable_at(&self) -> Option<Instant> {
-        let since = self.up_since.filter(|_| self.quick_ends > 0)?;
+        let since = self
+            .up_since
+            .filter(|_| self.record.progress.quick_ends > 0)?;
         Some(since + STABLE_AFTER)
     }
 
@@ -252,7 +254,7 @@ impl Driver {
         );
         tracing::info!(vm = %self.record.blueprint.name, ?exit, "vmm ended by itself");
         if self.is_stable() {
-            self.calm_down();
+            self.calm_down().await;
         }
         let event = match outcome {
             Outcome::Completed => Event::Completed,

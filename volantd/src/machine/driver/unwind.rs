@@ -63,13 +63,14 @@ impl Driver {
         if let Err(left) = self.unwind().await {
             tracing::error!(vm = %self.record.blueprint.name, step = left.step, error = left.cause, "step not undone");
         }
-        self.quick_ends = self.quick_ends.saturating_add(1);
-        let is_loop = self.quick_ends >= CRASH_LOOP_ENDS;
+        let progress = &mut self.record.progress;
+        progress.quick_ends = progress.quick_ends.saturating_add(1);
+        let ends = progress.quick_ends;
+        let is_loop = ends >= CRASH_LOOP_ENDS;
         if is_loop != std::mem::replace(&mut self.observed.crash_loop, is_loop) {
-            tracing::warn!(vm = %self.record.blueprint.name, ends = self.quick_ends, "vm is in a crash loop");
-            self.advance();
-            self.publish();
+            tracing::warn!(vm = %self.record.blueprint.name, ends, "vm is in a crash loop");
         }
+        self.note().await;
         let wait = self.relaunches.next();
         if self.until_turned(waiting, sleep(wait)).await.is_some() {
             self.record.progress.restarts = self.record.progress.restarts.saturating_add(1);
@@ -142,8 +143,9 @@ impl Driver {
         }
         let (guest, endpoint) = (Arc::clone(&self.parts.guest), self.endpoint());
         let blueprint = &self.record.blueprint;
-        let chosen = self
-            .grace
+        let asked = self.record.progress.grace_ms;
+        let chosen = asked
+            .map(Duration::from_millis)
             .or_else(|| blueprint.stop_grace_ms.map(Duration::from_millis));
         let grace = chosen
             .unwrap_or_else(|| Duration::from_millis(blueprint.manifest.workload.stop_grace_ms));

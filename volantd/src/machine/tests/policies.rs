@@ -117,6 +117,48 @@ fn a_crash_loop_is_said_so_until_the_vm_is_stable() {
 }
 
 #[test]
+fn a_new_daemon_goes_on_counting_ends_and_waits_as_long() {
+    in_made_up_time(async {
+        let mut lab = Lab::new().await;
+        lab.up("web").await;
+        for end in 1..=5 {
+            lab.world.end("web", KILLED);
+            lab.until_status("web", VmStatus::Crashed).await;
+            lab.until_healthy("web").await;
+            lab.restart_daemon().await;
+            let vm = lab.registry.get(&name("web")).unwrap();
+            assert_eq!(vm.restarts.crash_loop, end >= 5, "{end}");
+        }
+        let calm = lab.until("web", |vm| !vm.restarts.crash_loop).await;
+        assert_eq!(calm.status, VmStatus::Running);
+        lab.restart_daemon().await;
+        let vm = lab.registry.get(&name("web")).unwrap();
+        assert!(!vm.restarts.crash_loop, "that it is stable is kept as well");
+        assert_eq!(lab.records().await[0].progress.quick_ends, 0);
+    });
+}
+
+#[test]
+fn a_new_daemon_ends_a_guest_within_the_time_that_was_asked_for() {
+    in_made_up_time(async {
+        let mut lab = Lab::new().await;
+        lab.world.behave(super::world::Behaviour {
+            obeys: false,
+            ..Default::default()
+        });
+        lab.up("web").await;
+        let grace = Duration::from_secs(3);
+        lab.registry.stop_within(&name("web"), grace).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(lab.world.graces(), [Some(grace)]);
+        lab.restart_daemon().await;
+        lab.until_status("web", VmStatus::Stopped).await;
+        assert_eq!(lab.world.graces(), [Some(grace)]);
+        lab.assert_nothing_leaked().await;
+    });
+}
+
+#[test]
 fn the_grace_of_a_stop_is_the_requests_then_the_configurations_then_the_manifests() {
     in_made_up_time(async {
         let lab = Lab::new().await;
