@@ -15,6 +15,7 @@ pub(crate) fn vm(name: &str) -> Vm {
         runtime: "caddy".to_owned(),
         plugin: "caddy".parse().unwrap(),
         plugin_version: "1.0.0".to_owned(),
+        plugin_digest: None,
         upgrade_available: None,
         config_version: 1,
         effective_config_version: Some(1),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::ConfigPatch;
 use crate::agent::{HealthState, WorkloadExit};
+use crate::digest::Digest;
 use crate::name::Name;
 
 /// The longest time that `GET /api/v1/vms/{name}?after=<generation>&timeout_ms=<n>` waits, in milliseconds.
@@ -127,7 +128,11 @@ pub struct Vm {
     /// The version of the plugin that it runs.
     #[serde(default)]
     pub plugin_version: String,
-    /// The version of the plugin that is installed, where it is another one.
+    /// What it has of its plugin, manifest and artifact, as one digest: another content under the same version has another digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin_digest: Option<Digest>,
+    /// The version of the plugin that is installed, where an upgrade would change the VM. It is the VM's own `plugin_version` where the plugin
+    /// was installed again with another content under the same version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade_available: Option<String>,
     /// The newest version of its configuration; it takes effect at the next start.

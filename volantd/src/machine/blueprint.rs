@@ -23,6 +23,8 @@ pub struct Blueprint {
     pub manifest: Manifest,
     /// The stored artifact that it boots.
     pub artifact: Digest,
+    /// What of all this is its plugin's; see [`build`].
+    pub build: Digest,
     /// vCPUs.
     pub cpu_cores: u32,
     /// Memory in MiB.
@@ -47,6 +49,9 @@ impl Blueprint {
         let config = &chosen.config;
         let (cpu_cores, memory_mib) = config.size();
         let api = config.api.as_ref();
+        // One that its user chose is no matter of the plugin.
+        let is_chosen = config.initramfs.is_some() || config.rootfs.is_some();
+        let own_artifact = (!is_chosen).then_some(&chosen.artifact);
         let disks = config.disks.iter().map(|disk| ExtraDisk {
             name: disk.name.clone(),
             path: PathBuf::from(&disk.path),
@@ -61,6 +66,7 @@ impl Blueprint {
             plugin: config.plugin.clone(),
             manifest: config.effective_manifest(),
             artifact: chosen.artifact,
+            build: build(&config.manifest, own_artifact),
             cpu_cores,
             memory_mib,
             kernel: config.kernel_override.as_ref().map(PathBuf::from),
@@ -71,4 +77,12 @@ impl Blueprint {
             stop_grace_ms: config.stop_grace_ms,
         }
     }
+}
+
+/// What a plugin is made of, as one digest: its manifest and its artifact, or without an artifact for a VM whose user chose another one.
+pub fn build(manifest: &Manifest, artifact: Option<&Digest>) -> Digest {
+    // A manifest has only texts for keys, so it can always be written; equal ones are written alike, because their maps are sorted.
+    let manifest = serde_json::to_vec(manifest).unwrap_or_default();
+    let artifact = artifact.map(Digest::to_string).unwrap_or_default();
+    Digest::of(&[artifact.as_bytes(), b"\n", &manifest].concat())
 }

@@ -123,6 +123,7 @@ pub(super) fn vm(record: &VmRecord, observed: &Observed, settings: &Settings) ->
         runtime: blueprint.manifest.runtime.clone(),
         plugin: blueprint.plugin.clone(),
         plugin_version: blueprint.manifest.version.clone(),
+        plugin_digest: Some(blueprint.build),
         // Which plugins are installed is not the machine's to know.
         upgrade_available: None,
         config_version: record.config.version,

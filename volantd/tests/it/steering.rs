@@ -45,16 +45,26 @@ impl Place {
 
     /// An archive with this in it.
     fn artifact(&self, content: &str) -> String {
+        self.artifact_at(content, content)
+    }
+
+    /// As [`Place::artifact`], in the place of one that was there.
+    fn artifact_at(&self, name: &str, content: &str) -> String {
         let mut tree = Tree::default();
         let init = Node::file(0o755, Content::Bytes(content.as_bytes().to_vec()));
         tree.replace(b"init", init).unwrap();
-        let path = self.path(&format!("{content}.cpio"));
+        let path = self.path(&format!("{name}.cpio"));
         fs_err::write(&path, initramfs::write(&tree, Vec::new()).unwrap()).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
     fn install(&self, version: &str) {
-        let url = self.artifact(&format!("plugin-{version}"));
+        self.install_build(version, &format!("plugin-{version}"));
+    }
+
+    /// Installs a plugin of this version with this in its archive.
+    fn install_build(&self, version: &str, content: &str) {
+        let url = self.artifact_at(&format!("plugin-{version}"), content);
         let manifest = json!({
             "name": "x", "version": version, "initramfs": {"url": url}, "resources": {"memory_mb": 128},
             "workload": {"entrypoint": ["/x"], "base_url": "http://127.0.0.1", "env": {"A": "manifest"}}
@@ -331,6 +341,49 @@ fn a_vm_is_upgraded_and_goes_back() {
         (&json!("1"), &json!("2"))
     );
     assert_eq!(place.vm("web", "DELETE", "", "").status, 204);
+}
+
+#[test]
+fn a_plugin_that_was_built_anew_is_an_upgrade_too() {
+    let Some(place) = Place::new() else { return };
+    place.install_build("1", "first");
+    let own = place.artifact("own");
+    place.create(&json!({"name": "web", "plugin": "x"}));
+    place.create(&json!({"name": "own", "plugin": "x", "config": {"initramfs": {"url": own}}}));
+    let upgrade = |name: &str| {
+        let vm = place.vm(name, "GET", "", "").json();
+        vm.get("upgrade_available").cloned()
+    };
+    place.install_build("1", "first");
+    assert_eq!(upgrade("web"), None, "nothing changed");
+    place.install_build("1", "second");
+    assert_eq!(upgrade("web"), Some(json!("1")));
+    assert_eq!(upgrade("own"), None, "it boots another artifact");
+    let before = place.vm("web", "GET", "", "").json();
+    let upgraded = place.vm("web", "POST", "/upgrade", "").json();
+    assert_eq!(upgraded["config_version"], 2, "{upgraded}");
+    assert_ne!(upgraded["plugin_digest"], before["plugin_digest"]);
+    assert_eq!(upgraded.get("upgrade_available"), None, "{upgraded}");
+}
+
+#[test]
+fn a_vm_with_a_kernel_of_its_own_needs_not_the_daemons() {
+    let Some(place) = Place::new() else { return };
+    place.install("1");
+    place.create(&json!({"name": "web", "plugin": "x"}));
+    let own = place.path("kernels/own");
+    fs_err::rename(place.path("kernels/vmlinux"), &own).unwrap();
+    for rest in ["/start", "/restart"] {
+        place
+            .vm("web", "POST", rest, "")
+            .is_problem(503, "unavailable");
+    }
+    let changed = place.patch("web", &json!({"kernel_override": own}));
+    assert_eq!(changed.status, 200, "{changed:?}");
+    for rest in ["/start", "/restart"] {
+        let started = place.vm("web", "POST", rest, "");
+        assert_eq!(started.status, 200, "{started:?}");
+    }
 }
 
 #[test]

@@ -198,8 +198,13 @@ fn plugin(vm: &Vm) -> String {
     text.truncate(text.trim_end().len());
     text.push_str(&format!(" (runtime {})", vm.runtime));
     if let Some(version) = &vm.upgrade_available {
+        let anew = if *version == vm.plugin_version {
+            ", built anew,"
+        } else {
+            ""
+        };
         text.push_str(&format!(
-            "\n{version} is there: `volar vms upgrade {}`",
+            "\n{version}{anew} is there: `volar vms upgrade {}`",
             vm.name
         ));
     }
