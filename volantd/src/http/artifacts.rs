@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::{JsonBody, NamePath, QueryOf};
+use super::detached::to_its_end;
 use super::problem::HttpError;
 use crate::service::Service;
 
@@ -77,8 +78,8 @@ async fn keep(
     NamePath(name): NamePath,
     JsonBody(put): JsonBody<PutArtifact>,
 ) -> Result<(StatusCode, Json<PluginArtifact>), HttpError> {
-    let kept = service.keep_artifact(&name, put).await?;
-    Ok((StatusCode::CREATED, Json(kept)))
+    let kept = to_its_end(async move { service.keep_artifact(&name, put).await });
+    Ok((StatusCode::CREATED, Json(kept.await?)))
 }
 
 /// Lets go of the artifacts that are kept for a plugin
@@ -99,8 +100,11 @@ async fn let_go(
     NamePath(name): NamePath,
     QueryOf(query): QueryOf<OfVersion>,
 ) -> Result<StatusCode, HttpError> {
-    let dropped = service.drop_artifacts(&name, query.version.as_deref());
-    dropped.await?;
+    let dropped = async move {
+        let version = query.version.as_deref();
+        service.drop_artifacts(&name, version).await
+    };
+    to_its_end(dropped).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -178,7 +182,7 @@ async fn remove(
     State(service): State<Arc<Service>>,
     DigestPath(digest): DigestPath,
 ) -> Result<StatusCode, HttpError> {
-    service.remove_artifact(&digest).await?;
+    to_its_end(async move { service.remove_artifact(&digest).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::{JsonBody, NamePath, QueryOf, body};
+use super::detached::to_its_end;
 use super::problem::HttpError;
 use crate::service::{ErrorKind, Service, ServiceError};
 
@@ -95,10 +96,8 @@ async fn install(
     let bytes = body(request, &()).await?;
     let manifest =
         Manifest::from_json(&bytes).map_err(|error: ManifestError| ServiceError::from(error))?;
-    Ok((
-        StatusCode::CREATED,
-        Json(service.install_plugin(manifest).await?),
-    ))
+    let installed = to_its_end(async move { service.install_plugin(manifest).await });
+    Ok((StatusCode::CREATED, Json(installed.await?)))
 }
 
 /// Shows a plugin's manifest
@@ -165,7 +164,7 @@ async fn remove(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
 ) -> Result<StatusCode, HttpError> {
-    service.remove_plugin(&name).await?;
+    to_its_end(async move { service.remove_plugin(&name).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

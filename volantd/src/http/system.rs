@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::QueryOf;
+use super::detached::to_its_end;
 use super::problem::HttpError;
 use crate::service::{Prune, Service};
 
@@ -119,5 +120,6 @@ async fn prune(
     } else {
         Prune::Remove
     };
-    Ok(Json(service.prune(prune).await?))
+    let pruned = to_its_end(async move { service.prune(prune).await });
+    Ok(Json(pruned.await?))
 }
