@@ -1,7 +1,6 @@
 //! The daemon as a whole: the only place that names the implementations behind the seams, starts them in order and ends them.
 
 use std::collections::BTreeSet;
-use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::AgentClient;
 use crate::artifact::{ArtifactConfig, ArtifactStore};
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::console::Consoles;
 use crate::event::Events;
-use crate::http::{self, Gate, TokenCheck};
+use crate::http::{self, Door, Gate, TokenCheck};
+use crate::limits::ConnectionLimits;
 use crate::log::Logs;
 use crate::machine::ports::{Accelerator, Lease, Vmm as _};
 use crate::machine::{BOOT_DEADLINE_KVM, BOOT_DEADLINE_TCG, Pool, Registry, Settings, SystemClock};
@@ -55,13 +56,21 @@ pub async fn run(config: Config) -> Result<()> {
     let stop = CancellationToken::new();
     let gate = Gate {
         access: config.access.clone(),
-        token,
+        token: token.clone(),
     };
     let routers = Routers {
-        unix: http::router(Arc::clone(&service), config.limits, None),
-        tcp: http::router(Arc::clone(&service), config.limits, Some(gate)),
+        unix: http::router(
+            Arc::clone(&service),
+            config.limits.requests,
+            Door::Unix(token),
+        ),
+        tcp: http::router(
+            Arc::clone(&service),
+            config.limits.requests,
+            Door::Tcp(gate),
+        ),
     };
-    let served = serve(routers, unix, tcp, stop.clone());
+    let served = routers.serve(config.limits.connections, unix, tcp, stop.clone());
     notify(NotifyState::Ready);
     tracing::info!(
         api = %config.api_advertise,
@@ -84,7 +93,8 @@ pub async fn run(config: Config) -> Result<()> {
 
 /// Opens everything below the service, takes up what an earlier daemon left, and removes what nobody owns.
 async fn assemble(config: &Config) -> Result<Arc<Service>> {
-    let store = Store::open(&config.state_dir.join("state.db"))?;
+    let limits = config.limits;
+    let store = Store::open(&config.state_dir.join("state.db"))?.with_limits(limits.store);
     let hypervisors = Arc::new(Hypervisors::new(vmm::Settings {
         wish: config.hypervisor,
         cloud_hypervisor: config.cloud_hypervisor.clone(),
@@ -99,12 +109,15 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
     let artifacts = ArtifactStore::open(
         &ArtifactConfig {
             state_dir: config.state_dir.clone(),
-            max_bytes: config.max_artifact_bytes,
+            max_bytes: limits.fetches.max_artifact_bytes,
         },
         media.clone(),
     )?;
-    let artifacts = Arc::new(artifacts.with_signatures(Arc::clone(&config.signatures)));
-    let consoles = Arc::new(Consoles::default());
+    let artifacts = artifacts
+        .with_limits(&limits.fetches)
+        .with_signatures(Arc::clone(&config.signatures));
+    let artifacts = Arc::new(artifacts);
+    let consoles = Arc::new(Consoles::new(limits.consoles));
     let store = Arc::new(store);
     let (events, logs) = told(config, &store).await?;
     let tcg = info.accelerator == Accelerator::Tcg.as_str();
@@ -147,6 +160,7 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
         agent: AgentClient::default(),
         clock: Arc::new(SystemClock),
         capacity: host_capacity()?,
+        limits,
         info,
     }));
     service.learn_plugins().await?;
@@ -157,9 +171,9 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
 /// What happens, and what workloads write.
 async fn told(config: &Config, store: &Arc<Store>) -> Result<(Arc<Events>, Arc<Logs>)> {
     let clock = Arc::new(SystemClock);
-    let events = Arc::new(Events::open(store.clone(), clock.clone()).await?);
+    let events = Arc::new(Events::open(store.clone(), clock.clone(), config.limits.events).await?);
     let agents = Arc::new(AgentClient::default());
-    let logs = Logs::new(agents, events.clone(), clock, config.max_log_bytes);
+    let logs = Logs::new(agents, events.clone(), clock, config.limits.logs);
     Ok((events, Arc::new(logs)))
 }
 
@@ -280,32 +294,31 @@ struct Routers {
     tcp: axum::Router,
 }
 
-/// Serves on both listeners until `stop`.
-async fn serve(
-    routers: Routers,
-    unix: UnixListener,
-    tcp: Option<TcpListener>,
-    stop: CancellationToken,
-) {
-    let on_unix = axum::serve(unix, routers.unix)
-        .with_graceful_shutdown(stop.clone().cancelled_owned())
-        .into_future();
-    let on_tcp = async {
-        match tcp {
-            Some(tcp) => {
-                let service = routers.tcp;
-                let serving = axum::serve(
-                    tcp,
-                    service.into_make_service_with_connect_info::<SocketAddr>(),
-                );
-                serving.with_graceful_shutdown(stop.cancelled_owned()).await
+impl Routers {
+    /// Serves on both listeners until `stop`.
+    async fn serve(
+        self,
+        limits: ConnectionLimits,
+        unix: UnixListener,
+        tcp: Option<TcpListener>,
+        stop: CancellationToken,
+    ) {
+        let on_unix = Connections {
+            routes: self.unix,
+            limits,
+            peer: |_| None,
+        };
+        let on_tcp = Connections {
+            routes: self.tcp,
+            limits,
+            peer: |address: &SocketAddr| Some(*address),
+        };
+        let served_on_tcp = async {
+            if let Some(tcp) = tcp {
+                on_tcp.serve(tcp, stop.clone()).await;
             }
-            None => Ok(()),
-        }
-    };
-    let (unix, tcp) = tokio::join!(on_unix, on_tcp);
-    for error in [unix, tcp].into_iter().filter_map(Result::err) {
-        tracing::error!(%error, "listener ended");
+        };
+        tokio::join!(on_unix.serve(unix, stop.clone()), served_on_tcp);
     }
 }
 

@@ -18,7 +18,6 @@ use serde::Deserialize;
 
 use crate::access::Access;
 use crate::limits::{self, Limits};
-use crate::log::DEFAULT_MAX_FILE_BYTES;
 use crate::signature::Signatures;
 use crate::vmm::detect::Wish;
 use reader::Reader;
@@ -114,7 +113,7 @@ pub struct Config {
     pub api_key: Option<Secret>,
     /// Who may reach the API over TCP, besides having the token.
     pub access: Access,
-    /// How much clients may ask.
+    /// How much there may be of everything.
     pub limits: Limits,
     /// The bridge.
     pub bridge: String,
@@ -136,10 +135,6 @@ pub struct Config {
     pub disk_dirs: Vec<PathBuf>,
     /// How long a guest may take from its VMM's start to its agent's first word; by the accelerator if not given.
     pub boot_timeout: Option<Duration>,
-    /// The largest artifact that is stored, in bytes.
-    pub max_artifact_bytes: u64,
-    /// The largest file of a VM's log, in bytes; two are kept.
-    pub max_log_bytes: u64,
     /// Whose signatures artifacts need, if they need any.
     pub signatures: Arc<Signatures>,
     /// How log lines look.
@@ -207,14 +202,6 @@ settings! {
     cors_origins, "cors-origins", "VOLANT_CORS_ORIGINS", "";
     /// Networks whose clients may use the API over TCP; empty for all: a list in the file, else with commas between
     api_allow_cidr, "api-allow-cidr", "VOLANT_API_ALLOW_CIDR", "";
-    /// Largest body of a request in KiB
-    max_body_kib, "max-body-kib", "VOLANT_MAX_BODY_KIB", limits::MAX_BODY_KIB;
-    /// Seconds that a client may take to send a body
-    body_timeout_s, "body-timeout-s", "VOLANT_BODY_TIMEOUT_S", limits::BODY_TIMEOUT_S;
-    /// Requests that are answered at once, on the unix socket and on TCP each
-    max_requests, "max-requests", "VOLANT_MAX_REQUESTS", limits::MAX_REQUESTS;
-    /// Consoles, logs and other streams that are open at once, on the unix socket and on TCP each
-    max_streams, "max-streams", "VOLANT_MAX_STREAMS", limits::MAX_STREAMS;
     /// Bridge that guests are on
     bridge, "bridge", "VOLANT_BRIDGE", "vbr0";
     /// Subnet of the guests
@@ -235,10 +222,64 @@ settings! {
     disk_dirs, "disk-dirs", "VOLANT_DISK_DIRS", "";
     /// Seconds that a guest may take to its agent's first word; `auto` is 60 with KVM and 300 with software emulation
     boot_timeout_s, "boot-timeout-s", "VOLANT_BOOT_TIMEOUT_S", "auto";
+    /// Connections at a time, on the unix socket and on TCP each
+    max_connections, "max-connections", "VOLANT_MAX_CONNECTIONS", limits::CONNECTIONS.default;
+    /// Seconds that the head of a request may take, and that a connection may be silent
+    header_timeout_s, "header-timeout-s", "VOLANT_HEADER_TIMEOUT_S", limits::HEADER_TIMEOUT.default;
+    /// Seconds that a client may take nothing of what it asked for
+    write_timeout_s, "write-timeout-s", "VOLANT_WRITE_TIMEOUT_S", limits::WRITE_TIMEOUT.default;
+    /// Requests that are answered at once, on the unix socket and on TCP each
+    max_requests, "max-requests", "VOLANT_MAX_REQUESTS", limits::REQUESTS.default;
+    /// Consoles, logs and other streams that are open at once, on the unix socket and on TCP each
+    max_streams, "max-streams", "VOLANT_MAX_STREAMS", limits::STREAMS.default;
+    /// Largest body of a request in KiB
+    max_body_kib, "max-body-kib", "VOLANT_MAX_BODY_KIB", limits::BODY.default;
+    /// Seconds that a client may take to send a body
+    body_timeout_s, "body-timeout-s", "VOLANT_BODY_TIMEOUT_S", limits::BODY_TIMEOUT.default;
+    /// Seconds that a guest may take for a piece of files that are copied
+    copy_timeout_s, "copy-timeout-s", "VOLANT_COPY_TIMEOUT_S", limits::COPY_TIMEOUT.default;
+    /// Seconds that a workload may take to begin its answer to what is passed on
+    proxy_timeout_s, "proxy-timeout-s", "VOLANT_PROXY_TIMEOUT_S", limits::PROXY_TIMEOUT.default;
+    /// Largest number of VMs
+    max_vms, "max-vms", "VOLANT_MAX_VMS", limits::VMS.default;
+    /// Largest number of installed plugins
+    max_plugins, "max-plugins", "VOLANT_MAX_PLUGINS", limits::PLUGINS.default;
+    /// Artifacts that are kept for one plugin
+    max_artifacts_per_plugin, "max-artifacts-per-plugin", "VOLANT_MAX_ARTIFACTS_PER_PLUGIN", limits::PLUGIN_ARTIFACTS.default;
     /// Largest artifact in MiB
-    max_artifact_mib, "max-artifact-mib", "VOLANT_MAX_ARTIFACT_MIB", "4096";
+    max_artifact_mib, "max-artifact-mib", "VOLANT_MAX_ARTIFACT_MIB", limits::ARTIFACT.default;
+    /// Artifacts that are fetched at once
+    max_fetches, "max-fetches", "VOLANT_MAX_FETCHES", limits::FETCHES.default;
+    /// Seconds that one artifact may take to come
+    fetch_timeout_s, "fetch-timeout-s", "VOLANT_FETCH_TIMEOUT_S", limits::FETCH_TIMEOUT.default;
+    /// Largest description of an API in KiB
+    max_openapi_kib, "max-openapi-kib", "VOLANT_MAX_OPENAPI_KIB", limits::DOCUMENT.default;
+    /// Versions of a VM's configuration that are kept
+    kept_config_versions, "kept-config-versions", "VOLANT_KEPT_CONFIG_VERSIONS", limits::CONFIG_VERSIONS.default;
+    /// Answers to requests with an idempotency key that are kept
+    kept_idempotency_keys, "kept-idempotency-keys", "VOLANT_KEPT_IDEMPOTENCY_KEYS", limits::IDEMPOTENCY_KEYS.default;
+    /// Events that are kept in the database
+    kept_events, "kept-events", "VOLANT_KEPT_EVENTS", limits::EVENTS.default;
+    /// Events that are kept in memory: what a reader may fall behind
+    ring_events, "ring-events", "VOLANT_RING_EVENTS", limits::RING_EVENTS.default;
+    /// Readers of events at a time
+    max_event_readers, "max-event-readers", "VOLANT_MAX_EVENT_READERS", limits::EVENT_READERS.default;
     /// Largest file of a VM's log in MiB; two are kept
-    max_log_mib, "max-log-mib", "VOLANT_MAX_LOG_MIB", DEFAULT_MAX_FILE_BYTES / (1024 * 1024);
+    max_log_mib, "max-log-mib", "VOLANT_MAX_LOG_MIB", limits::LOG.default;
+    /// Readers of logs at a time
+    max_log_readers, "max-log-readers", "VOLANT_MAX_LOG_READERS", limits::LOG_READERS.default;
+    /// Largest file of a VM's console in MiB; two are kept
+    max_console_log_mib, "max-console-log-mib", "VOLANT_MAX_CONSOLE_LOG_MIB", limits::CONSOLE_LOG.default;
+    /// What a new watcher of a console sees first, in KiB
+    console_scrollback_kib, "console-scrollback-kib", "VOLANT_CONSOLE_SCROLLBACK_KIB", limits::SCROLLBACK.default;
+    /// Watchers of one console at a time
+    max_console_watchers, "max-console-watchers", "VOLANT_MAX_CONSOLE_WATCHERS", limits::WATCHERS.default;
+    /// Commands that run in one VM at a time
+    max_sessions_per_vm, "max-sessions-per-vm", "VOLANT_MAX_SESSIONS_PER_VM", limits::SESSIONS.default;
+    /// Copies of files of one VM at a time
+    max_copies_per_vm, "max-copies-per-vm", "VOLANT_MAX_COPIES_PER_VM", limits::COPIES.default;
+    /// Requests that are passed on to one VM at a time
+    max_proxied_per_vm, "max-proxied-per-vm", "VOLANT_MAX_PROXIED_PER_VM", limits::PROXIED.default;
     /// Public keys of minisign whose signatures are trusted: a list in the file, else with commas between
     trusted_keys, "trusted-keys", "VOLANT_TRUSTED_KEYS", "";
     /// Whether nothing is installed or booted without a signature of a trusted key: `true` or `false`
@@ -352,8 +393,6 @@ fn resolve(
         disk_dirs: read.folders("disk_dirs", Some(&state_dir.join("disks")))?,
         kernel,
         boot_timeout: read.boot_timeout()?,
-        max_artifact_bytes: read.number("max_artifact_mib", 1, 1024 * 1024)? * 1024 * 1024,
-        max_log_bytes: read.number("max_log_mib", 1, 1024)? * 1024 * 1024,
         signatures: Arc::new(read.signatures()?),
         log_format: read.choice(
             "log_format",
@@ -475,11 +514,31 @@ mod tests {
         assert!(config.access.page("http://b:3000", "localhost").is_some());
         assert!(config.access.page("http://c", "localhost").is_none());
         assert!(!config.access.admits("192.168.0.1".parse().unwrap()));
-        assert_eq!(config.limits.max_body_bytes, 64 * 1024);
+        assert_eq!(config.limits.requests.max_body_bytes, 64 * 1024);
         let (config, _) = run(&Flags::default(), "cors_origins = \"*\"", &[]).unwrap();
         assert_eq!(config.access.origins, Origins::Any);
         let (config, _) = run(&Flags::default(), "", &[]).unwrap();
         assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn each_limit_is_a_key_with_its_bounds() {
+        let (_, settings) = run(&Flags::default(), "", &[]).unwrap();
+        for bound in limits::ALL {
+            let key = bound.key;
+            let setting = settings.iter().find(|setting| setting.key == key).unwrap();
+            assert_eq!(setting.value, bound.default.to_string(), "{key}");
+            for number in [bound.least, bound.most] {
+                assert!(
+                    run(&Flags::default(), &format!("{key} = {number}"), &[]).is_ok(),
+                    "{key}"
+                );
+            }
+            for number in [bound.least - 1, bound.most + 1] {
+                let error = run(&Flags::default(), &format!("{key} = {number}"), &[]).unwrap_err();
+                assert!(error.to_string().contains(key), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod app;
 pub mod artifact;
 pub mod config;
+pub mod connections;
 pub mod console;
 pub mod event;
 pub mod http;

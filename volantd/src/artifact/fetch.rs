@@ -15,9 +15,6 @@ use super::error::shown_source;
 use super::folder::{Folder, Partial};
 use super::{ArtifactError, OnProgress, Progress, blocking, http};
 
-/// How long one fetch may take with all attempts: a large artifact on a slow line, but not for ever.
-const FETCH_LIMIT: Duration = Duration::from_hours(1);
-
 /// How much of a local file is read at once, in bytes: large enough that the system calls do not count.
 const COPY_BYTES: usize = 256 * 1024;
 
@@ -28,16 +25,17 @@ pub(super) struct Arrived {
     pub(super) digest: Digest,
 }
 
-/// Fetches `source`.
+/// Fetches `source`, with all attempts within `limit`.
 pub(super) async fn fetch(
     folder: &Arc<Folder>,
     source: &Source,
+    limit: Duration,
     on_progress: OnProgress,
 ) -> Result<Arrived, ArtifactError> {
     let from = shown_source(source);
     let timed_out = ArtifactError::TimedOut {
         from: from.clone(),
-        limit: FETCH_LIMIT,
+        limit,
     };
     let work = async {
         match source {
@@ -47,7 +45,7 @@ pub(super) async fn fetch(
             }
         }
     };
-    tokio::time::timeout(FETCH_LIMIT, work)
+    tokio::time::timeout(limit, work)
         .await
         .unwrap_or(Err(timed_out))
 }

@@ -8,15 +8,16 @@ mod http;
 
 use std::collections::HashMap;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use common::digest::Digest;
 use common::manifest::{ArtifactKind, Source};
 use fledge::signature::{MAX_SIGNATURE_BYTES, SignatureError};
 use tokio::sync::Semaphore;
 
+use crate::limits::{FetchLimits, Limits};
 use crate::signature::{Refusal, Signatures, source_beside};
 
 pub use error::ArtifactError;
@@ -25,17 +26,8 @@ use fetch::Arrived;
 use folder::Folder;
 pub use folder::Stored;
 
-/// The largest artifact unless configured otherwise, in bytes: 4 GiB, the most that one file of an initramfs can have.
-pub const MAX_ARTIFACT_BYTES: u64 = 4 << 30;
-
 /// The store's folder in the daemon's state folder.
 const FOLDER: &str = "artifacts";
-
-/// How many artifacts are fetched at the same time: more only share one line, and each needs room on the disk.
-pub const MAX_CONCURRENT_FETCHES: NonZeroUsize = match NonZeroUsize::new(4) {
-    Some(count) => count,
-    None => NonZeroUsize::MIN,
-};
 
 /// Where an artifact is, or would be, below the daemon's state folder.
 pub fn path_of(state_dir: &Path, digest: &Digest) -> PathBuf {
@@ -47,7 +39,7 @@ pub fn path_of(state_dir: &Path, digest: &Digest) -> PathBuf {
 pub struct ArtifactConfig {
     /// The daemon's state folder; the store is `artifacts` in it.
     pub state_dir: PathBuf,
-    /// The largest artifact in bytes, [`MAX_ARTIFACT_BYTES`] unless configured.
+    /// The largest artifact in bytes, [`crate::limits::ARTIFACT`] unless configured.
     pub max_bytes: u64,
 }
 
@@ -89,7 +81,9 @@ pub struct ArtifactStore {
     folder: Arc<Folder>,
     check: Arc<dyn ContentCheck>,
     signatures: Arc<Signatures>,
-    fetches: Arc<Semaphore>,
+    fetches: Semaphore,
+    /// How long one fetch may take.
+    timeout: Duration,
     /// One lock for each digest that is being fetched, so that it is fetched once.
     in_flight: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -111,6 +105,7 @@ impl ArtifactStore {
         config: &ArtifactConfig,
         check: Arc<dyn ContentCheck>,
     ) -> Result<Self, ArtifactError> {
+        let limits = Limits::default().fetches;
         Ok(Self {
             folder: Arc::new(Folder::open(
                 &config.state_dir.join(FOLDER),
@@ -118,9 +113,18 @@ impl ArtifactStore {
             )?),
             check,
             signatures: Arc::default(),
-            fetches: Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES.get())),
+            fetches: Semaphore::new(limits.max_fetches),
+            timeout: limits.timeout,
             in_flight: Mutex::new(HashMap::new()),
         })
+    }
+
+    /// The same store, which fetches so many at a time, and each for so long.
+    #[must_use]
+    pub fn with_limits(mut self, limits: &FetchLimits) -> Self {
+        self.fetches = Semaphore::new(limits.max_fetches);
+        self.timeout = limits.timeout;
+        self
     }
 
     /// The same store, which takes in only what `signatures` lets pass.
@@ -188,7 +192,7 @@ impl ArtifactStore {
         }
         // The semaphore is never closed; without a permit the fetch would only be unbounded.
         let _slot = self.fetches.acquire().await.ok();
-        let arrived = fetch::fetch(&self.folder, source, on_progress).await?;
+        let arrived = fetch::fetch(&self.folder, source, self.timeout, on_progress).await?;
         let Arrived { partial, digest } = arrived;
         if let Some(expected) = expected
             && expected != digest
@@ -228,7 +232,8 @@ impl ArtifactStore {
             return Ok(());
         }
         let folder = Arc::new(self.folder.limited_to(MAX_SIGNATURE_BYTES));
-        let fetched = fetch::fetch(&folder, &source_beside(source), Arc::new(|_| {})).await;
+        let beside = source_beside(source);
+        let fetched = fetch::fetch(&folder, &beside, self.timeout, Arc::new(|_| {})).await;
         let partial = match fetched {
             Ok(Arrived { partial, .. }) => partial,
             Err(error) if error.is_not_there() => return Err(refused(Refusal::Missing)),

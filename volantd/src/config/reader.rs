@@ -137,12 +137,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn limits(&self) -> Result<Limits, ConfigError> {
-        Ok(Limits::new(
-            self.number("max_body_kib", 1, 64 * 1024)?,
-            self.number("body_timeout_s", 1, 3600)?,
-            self.number("max_requests", 1, 65_536)?,
-            self.number("max_streams", 1, 65_536)?,
-        ))
+        Limits::read(|bound| self.number(bound.key, bound.least, bound.most))
     }
 
     pub(super) fn access(&self) -> Result<Access, ConfigError> {

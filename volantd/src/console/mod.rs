@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::limits::ConsoleLimits;
 use crate::log::{Follow, RingFile, blocking};
 use crate::machine::ports::{ConsoleSink, SerialStream, VmPaths};
 use turn::Turn;
@@ -35,17 +36,8 @@ pub use turn::{Access, IDLE};
 /// The log's name in a VM's state directory; the one before it ends in `.1`.
 pub const CONSOLE_LOG: &str = "console.log";
 
-/// The most that one file of a log has, in bytes. Two are kept, so a guest can fill 8 MiB of the host's disk, no more.
-pub const MAX_LOG_BYTES: u64 = 4 * 1024 * 1024;
-
-/// What a new watcher of the console sees first, in bytes: some screens of text.
-pub const SCROLLBACK_BYTES: usize = 16 * 1024;
-
 /// How long a watcher may take to take a piece of output before it is dropped.
 pub const SEND_LIMIT: Duration = Duration::from_secs(10);
-
-/// Those who may watch one console, or read its log, at a time.
-pub const MAX_WATCHERS: usize = 64;
 
 /// Chunks that a watcher may lag behind before it is dropped: a slow terminal must not hold up the guest, nor fill the daemon's memory.
 const WATCHER_CHUNKS: usize = 1024;
@@ -65,6 +57,7 @@ pub type Chunk = Arc<[u8]>;
 /// The consoles of all VMs.
 #[derive(Debug, Default)]
 pub struct Consoles {
+    limits: ConsoleLimits,
     open: StdMutex<HashMap<Name, Arc<Console>>>,
 }
 
@@ -78,6 +71,7 @@ pub struct Console {
     line: StdMutex<Option<Line>>,
     turn: StdMutex<Turn>,
     next_watcher: AtomicU64,
+    limits: ConsoleLimits,
     places: Arc<Semaphore>,
 }
 
@@ -129,16 +123,28 @@ pub enum InputError {
 
 /// There are as many watchers as there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_WATCHERS} clients watch this console already")]
-pub struct TooManyWatchers;
+#[error("{limit} clients watch this console already")]
+pub struct TooManyWatchers {
+    /// How many there may be.
+    pub limit: usize,
+}
 
 impl Consoles {
+    /// No consoles yet; each is opened on first use.
+    pub fn new(limits: ConsoleLimits) -> Self {
+        Self {
+            limits,
+            open: StdMutex::default(),
+        }
+    }
+
     /// The console of a VM whose files are in `state_dir`, made on first use.
     pub fn open(&self, vm: &Name, state_dir: &Path) -> Arc<Console> {
         let mut open = lock(&self.open);
         Arc::clone(
-            open.entry(vm.clone())
-                .or_insert_with(|| Arc::new(Console::new(state_dir.join(CONSOLE_LOG)))),
+            open.entry(vm.clone()).or_insert_with(|| {
+                Arc::new(Console::new(state_dir.join(CONSOLE_LOG), self.limits))
+            }),
         )
     }
 
@@ -174,16 +180,17 @@ impl ConsoleSink for Consoles {
 }
 
 impl Console {
-    fn new(log: PathBuf) -> Self {
+    fn new(log: PathBuf, limits: ConsoleLimits) -> Self {
         let (watchers, _) = broadcast::channel(WATCHER_CHUNKS);
         Self {
-            log: Arc::new(RingFile::new(log, MAX_LOG_BYTES)),
+            log: Arc::new(RingFile::new(log, limits.max_file_bytes)),
             publishing: Mutex::new(()),
             watchers: StdMutex::new(Some(watchers)),
             line: StdMutex::new(None),
             turn: StdMutex::default(),
             next_watcher: AtomicU64::new(0),
-            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            limits,
+            places: Arc::new(Semaphore::new(limits.max_watchers)),
         }
     }
 
@@ -278,7 +285,7 @@ impl Console {
         Ok(LogReader::new(log, tail, follow, self.place()?))
     }
 
-    /// The last [`SCROLLBACK_BYTES`], and what comes.
+    /// The last of what there was, and what comes.
     ///
     /// # Errors
     /// [`TooManyWatchers`].
@@ -290,7 +297,8 @@ impl Console {
         }
         let _publishing = self.publishing.lock().await;
         let log = Arc::clone(&self.log);
-        let before = blocking(move || log.last_bytes(SCROLLBACK_BYTES)).await;
+        let scrollback = self.limits.scrollback_bytes;
+        let before = blocking(move || log.last_bytes(scrollback)).await;
         Ok(Watch {
             before: before.unwrap_or_default(),
             after: self.subscribe(),
@@ -305,7 +313,9 @@ impl Console {
     fn place(&self) -> Result<OwnedSemaphorePermit, TooManyWatchers> {
         Arc::clone(&self.places)
             .try_acquire_owned()
-            .map_err(|_| TooManyWatchers)
+            .map_err(|_| TooManyWatchers {
+                limit: self.limits.max_watchers,
+            })
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Chunk> {

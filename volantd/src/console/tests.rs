@@ -128,7 +128,7 @@ async fn a_slow_watcher_is_dropped_and_too_many_are_refused() {
     }
     assert!(matches!(slow.next().await, Seen::TooSlow));
     let mut others = Vec::new();
-    for _ in 1..MAX_WATCHERS {
+    for _ in 1..ConsoleLimits::default().max_watchers {
         others.push(watch(&console).await);
     }
     assert!(console.watch(Access::Watch).await.is_err());

@@ -28,18 +28,13 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::limits::EventLimits;
 use crate::machine::Clock;
 use crate::machine::ports::{BoxFuture, EventSink};
 use ring::Ring;
 
 pub use change::between;
 pub use reader::{Filter, Item, Reader, TooManyReaders};
-
-/// The events in memory: what a reader may fall behind, and what is replayed without the database.
-pub const RING_EVENTS: usize = 4096;
-
-/// The readers at a time. Each is an open connection and little else.
-pub const MAX_READERS: usize = 1024;
 
 /// What goes to the archive in one transaction.
 const BATCH_EVENTS: usize = 256;
@@ -62,7 +57,7 @@ const BUDGET_EVENTS: u32 = 100;
 /// See [`BUDGET_EVENTS`].
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
-/// Keeps events over the end of the daemon: the last [`common::api::KEPT_EVENTS`] of them.
+/// Keeps events over the end of the daemon: the last so many of them.
 pub trait Archive: Send + Sync {
     /// Adds events, numbered ever higher, and forgets the oldest.
     fn append(&self, events: Vec<VmEvent>) -> BoxFuture<'_, Result<(), ArchiveError>>;
@@ -95,6 +90,7 @@ struct Inner {
     lines: broadcast::Sender<Arc<VmEvent>>,
     /// How far downloads are, which is not kept either.
     downloads: broadcast::Sender<Arc<VmEvent>>,
+    max_readers: usize,
     places: Arc<Semaphore>,
 }
 
@@ -126,8 +122,10 @@ impl Events {
     pub async fn open(
         archive: Arc<dyn Archive>,
         clock: Arc<dyn Clock>,
+        limits: EventLimits,
     ) -> Result<Self, ArchiveError> {
-        let ring = Ring::of(archive.last(RING_EVENTS).await?);
+        let kept = archive.last(limits.ring_events).await?;
+        let ring = Ring::of(kept, limits.ring_events);
         let newest = ring.newest();
         let next = if newest == 0 {
             1
@@ -146,7 +144,8 @@ impl Events {
             archived: watch::Sender::new(newest),
             lines: broadcast::Sender::new(LINES),
             downloads: broadcast::Sender::new(DOWNLOADS),
-            places: Arc::new(Semaphore::new(MAX_READERS)),
+            max_readers: limits.max_readers,
+            places: Arc::new(Semaphore::new(limits.max_readers)),
         });
         let writer = crate::task::spawn("event-archive", Arc::clone(&inner).keep(newest));
         Ok(Self {
@@ -203,7 +202,7 @@ impl Events {
     /// A reader of what comes from now on, or after event `after`; 0 is all that is kept.
     ///
     /// # Errors
-    /// If there are [`MAX_READERS`] already.
+    /// If there are as many already as there may be.
     pub async fn read(&self, after: Option<u64>, filter: Filter) -> Result<Reader, TooManyReaders> {
         Reader::begin(Arc::clone(&self.inner), after, filter).await
     }

@@ -8,7 +8,7 @@ use common::error_chain::Chain;
 use common::name::Name;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
-use super::{Inner, MAX_READERS};
+use super::Inner;
 
 /// The events that a reader takes at a time.
 const PAGE_EVENTS: usize = 256;
@@ -53,8 +53,11 @@ pub enum Item {
 
 /// There are as many readers as there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("There are {MAX_READERS} readers of events already")]
-pub struct TooManyReaders;
+#[error("There are {limit} readers of events already")]
+pub struct TooManyReaders {
+    /// How many there may be.
+    pub limit: usize,
+}
 
 /// One reader.
 pub struct Reader {
@@ -91,7 +94,9 @@ impl Reader {
     ) -> Result<Self, TooManyReaders> {
         let place = Arc::clone(&inner.places)
             .try_acquire_owned()
-            .map_err(|_| TooManyReaders)?;
+            .map_err(|_| TooManyReaders {
+                limit: inner.max_readers,
+            })?;
         let newest = inner.newest.subscribe();
         let known = *newest.borrow();
         let wants_lines = filter.kinds.contains(&EventType::VmLog);

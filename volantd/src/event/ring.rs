@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use common::api::VmEvent;
 
-use super::RING_EVENTS;
-
 /// The last events, numbered ever higher.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ring {
+    capacity: usize,
     events: VecDeque<Arc<VmEvent>>,
     /// Events up to this number may have been, and are not here any more.
     past: u64,
@@ -17,18 +16,22 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Begins with what an archive has, oldest first.
-    pub(super) fn of(events: Vec<VmEvent>) -> Self {
+    pub(super) fn of(events: Vec<VmEvent>, capacity: usize) -> Self {
         let past = match events.first() {
             // The archive may have more.
-            Some(first) if events.len() >= RING_EVENTS => first.id.saturating_sub(1),
+            Some(first) if events.len() >= capacity => first.id.saturating_sub(1),
             _ => 0,
         };
         let events = events.into_iter().map(Arc::new).collect();
-        Self { events, past }
+        Self {
+            capacity,
+            events,
+            past,
+        }
     }
 
     pub(super) fn push(&mut self, event: VmEvent) {
-        if self.events.len() >= RING_EVENTS
+        if self.events.len() >= self.capacity
             && let Some(lost) = self.events.pop_front()
         {
             self.past = lost.id;
@@ -77,9 +80,11 @@ mod tests {
     use super::super::testing::event;
     use super::*;
 
+    const CAPACITY: usize = 16;
+
     #[test]
     fn the_last_events_are_found_by_number() {
-        let mut ring = Ring::default();
+        let mut ring = Ring::of(Vec::new(), CAPACITY);
         assert_eq!((ring.newest(), ring.has_lost(0)), (0, false));
         assert!(!ring.knows(0));
         for id in [1, 2, 3, 10, 11] {
@@ -105,12 +110,12 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let mut ring = Ring::default();
-        let count = u64::try_from(RING_EVENTS).unwrap();
+        let mut ring = Ring::of(Vec::new(), CAPACITY);
+        let count = u64::try_from(CAPACITY).unwrap();
         for id in 1..=count + 5 {
             ring.push(event("web", id));
         }
-        assert_eq!(ring.after(0, usize::MAX).len(), RING_EVENTS);
+        assert_eq!(ring.after(0, usize::MAX).len(), CAPACITY);
         assert!(ring.has_lost(4) && !ring.has_lost(5));
     }
 }

@@ -9,7 +9,8 @@ use common::api::{Download, EventType, KEPT_EVENTS, LogEntry, Vm, VmEvent, VmSta
 use tempfile::TempDir;
 
 use super::testing::{event, vm};
-use super::{Archive, ArchiveError, Events, Filter, Item, MAX_READERS, RING_EVENTS, Reader};
+use super::{Archive, ArchiveError, Events, Filter, Item, Reader};
+use crate::limits::EventLimits;
 use crate::machine::SystemClock;
 use crate::machine::ports::{BoxFuture, EventSink};
 use crate::store::Store;
@@ -51,9 +52,13 @@ impl Lab {
 
 async fn open(dir: &TempDir) -> Events {
     let store = Store::open(&dir.path().join("state.db")).unwrap();
-    Events::open(Arc::new(store), Arc::new(SystemClock))
-        .await
-        .unwrap()
+    Events::open(
+        Arc::new(store),
+        Arc::new(SystemClock),
+        EventLimits::default(),
+    )
+    .await
+    .unwrap()
 }
 
 async fn next(reader: &mut Reader) -> Arc<VmEvent> {
@@ -175,7 +180,9 @@ async fn the_archive_is_bounded_and_read_behind_the_ring() {
         store.last(usize::MAX >> 1).await.unwrap().len(),
         KEPT_EVENTS
     );
-    let events = Events::open(store, Arc::new(SystemClock)).await.unwrap();
+    let events = Events::open(store, Arc::new(SystemClock), EventLimits::default())
+        .await
+        .unwrap();
     let mut all = events.read(Some(0), Filter::default()).await.unwrap();
     let items = rest(&mut all).await;
     assert_eq!(items.len(), KEPT_EVENTS, "none twice, none missing");
@@ -192,7 +199,7 @@ async fn a_reader_that_is_too_slow_is_dropped_and_told() {
     lab.run("first");
     let id = next(&mut slow).await.id;
     // Only what it has pulled already is still its own.
-    for number in 0..RING_EVENTS {
+    for number in 0..EventLimits::default().ring_events {
         lab.run(&format!("vm-{number}"));
     }
     assert_eq!(slow.next().await, Some(Item::Lagged { after: id }));
@@ -230,13 +237,13 @@ async fn a_hundred_readers_lose_nothing() {
 async fn readers_are_bounded() {
     let lab = Lab::new().await;
     let mut readers = Vec::new();
-    for _ in 0..MAX_READERS {
+    for _ in 0..EventLimits::default().max_readers {
         readers.push(lab.running(None).await);
     }
     let refused = lab.events.read(None, Filter::default()).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
-        format!("There are {MAX_READERS} readers of events already")
+        "There are 1024 readers of events already"
     );
     readers.pop();
     lab.running(None).await;
@@ -282,14 +289,18 @@ fn broken() -> ArchiveError {
 
 #[tokio::test]
 async fn a_broken_archive_keeps_nobody_from_listening() {
-    let events = Events::open(Arc::new(Broken), Arc::new(SystemClock))
-        .await
-        .unwrap();
+    let events = Events::open(
+        Arc::new(Broken),
+        Arc::new(SystemClock),
+        EventLimits::default(),
+    )
+    .await
+    .unwrap();
     let lab = Lab {
         dir: tempfile::tempdir().unwrap(),
         events,
     };
-    for number in 0..RING_EVENTS {
+    for number in 0..EventLimits::default().ring_events {
         lab.run(&format!("vm-{number}"));
     }
     let mut reader = lab.running(Some(0)).await;

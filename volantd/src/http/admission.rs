@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::HttpError;
-use crate::limits::Limits;
+use crate::limits::RequestLimits;
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER_S: &str = "1";
@@ -32,7 +32,7 @@ pub(super) struct Place {
 }
 
 impl Room {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &RequestLimits) -> Self {
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
             requests: places(limits.max_requests),
@@ -97,11 +97,13 @@ impl HttpBody for Placed {
 /// Whether the answer may stay open: by its path, because nobody has looked at the request yet.
 fn is_stream(uri: &Uri) -> bool {
     let path = uri.path();
-    let follows = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .any(|pair| matches!(pair, "follow" | "follow=true" | "follow=1"));
+    // As the logs read it: a key that is escaped is that key all the same.
+    let query = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    let follows = query.is_ok_and(|Query(pairs)| {
+        pairs
+            .iter()
+            .any(|(key, value)| key == "follow" && matches!(value.as_str(), "" | "true" | "1"))
+    });
     path.starts_with("/ws/")
         || path.starts_with("/api/v1/events/")
         || path.contains("/agent/")
@@ -138,12 +140,33 @@ mod tests {
         axum::http::Request::get(path).body(Body::empty()).unwrap()
     }
 
+    #[test]
+    fn what_may_stay_open_is_a_stream_whatever_it_is_accepted_as() {
+        let logs = "/api/v1/vms/web/logs";
+        let table = [
+            (format!("{logs}?follow=true"), true),
+            (format!("{logs}?tail=1&follow"), true),
+            (format!("{logs}?follow=1&stream=console"), true),
+            (format!("{logs}?f%6fllow=tr%75e"), true),
+            (format!("{logs}?follow=false"), false),
+            (logs.to_owned(), false),
+            ("/api/v1/events/vms".to_owned(), true),
+            ("/ws/v1/vms/web/logs".to_owned(), true),
+            ("/api/v1/vms/web/agent/v1/x".to_owned(), true),
+            ("/api/v1/vms/web/files?path=/".to_owned(), true),
+            ("/api/v1/vms".to_owned(), false),
+        ];
+        for (target, expected) in table {
+            assert_eq!(is_stream(&target.parse().unwrap()), expected, "{target}");
+        }
+    }
+
     #[tokio::test]
     async fn a_place_is_taken_until_the_body_is_read() {
-        let limits = Limits {
+        let limits = RequestLimits {
             max_requests: 1,
             max_streams: 1,
-            ..Limits::default()
+            ..RequestLimits::default()
         };
         let room = Arc::new(Room::new(&limits));
         let router: Router = Router::new()

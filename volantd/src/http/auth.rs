@@ -1,9 +1,10 @@
 //! The token that callers over TCP must present. It is never read from a URL, where logs and histories would keep it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use common::api::API_KEY_HEADER;
@@ -11,8 +12,11 @@ use common::guest_config::Secret;
 
 use super::problem::HttpError;
 
+/// What stands between the words of a header: `Bearer …`, `name=…; name="…"`.
+const BETWEEN_WORDS: [char; 4] = [' ', '\t', ',', ';'];
+
 /// Checks what a caller presents.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TokenCheck(pub Secret);
 
 impl TokenCheck {
@@ -24,13 +28,42 @@ impl TokenCheck {
             .is_some_and(|presented| self.0.matches(presented.trim()))
     }
 
-    /// Takes the token out of a request: nothing behind this needs it, and some requests are passed on to guests.
+    /// Takes the token out of a request: nothing behind this needs it, and some requests are passed on to guests. Whatever header it is a
+    /// word of goes as a whole; the workload's own credentials and cookies stay.
     fn take_out(&self, headers: &mut HeaderMap) {
         headers.remove(API_KEY_HEADER);
-        if bearer(headers).is_some_and(|presented| self.0.matches(presented.trim())) {
-            headers.remove(header::AUTHORIZATION);
+        let holds_token = |value: &HeaderValue| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let after_scheme = text.split_once(' ').map(|(_, rest)| rest.trim());
+            let words = text.split(BETWEEN_WORDS).flat_map(|word| {
+                let value = word
+                    .split_once('=')
+                    .map(|(_, value)| value.trim_matches('"'));
+                [Some(word), value].into_iter().flatten()
+            });
+            let found = [text.trim()].into_iter().chain(after_scheme).chain(words);
+            found.into_iter().any(|word| self.0.matches(word))
+        };
+        let told: HashSet<HeaderName> = headers
+            .iter()
+            .filter(|(_, value)| holds_token(value))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in told {
+            headers.remove(name);
         }
     }
+}
+
+/// Lets everybody in, and keeps the token from going any further: on the unix socket it is not needed, and sent all the same by clients
+/// that have it.
+pub(super) async fn take_out(
+    State(check): State<Arc<TokenCheck>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    check.take_out(request.headers_mut());
+    next.run(request).await
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -59,17 +92,14 @@ pub(super) async fn require(
         "On this host the unix socket needs no token".to_owned(),
     ];
     let mut response = problem.into_response();
-    response.headers_mut().insert(
-        header::WWW_AUTHENTICATE,
-        header::HeaderValue::from_static("Bearer"),
-    );
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, HeaderValue};
-
     use super::*;
 
     #[test]
@@ -101,6 +131,10 @@ mod tests {
             (Some("abc"), Some("Bearer abc"), false),
             (Some("abc"), Some("Basic YTpi"), true),
             (Some("abc"), None, false),
+            (None, Some("bearer abc"), false),
+            (None, Some("abc"), false),
+            (None, Some("Digest a=b, key=\"abc\""), false),
+            (None, Some("Bearer abcd"), true),
         ];
         for (key, authorization, is_kept) in table {
             let mut headers = HeaderMap::new();
@@ -109,7 +143,11 @@ mod tests {
                     headers.insert(name, HeaderValue::from_static(value));
                 }
             }
+            headers.append("cookie", HeaderValue::from_static("a=b"));
+            headers.append("x-other", HeaderValue::from_static("1"));
+            headers.append("x-other", HeaderValue::from_static("key=abc"));
             check.take_out(&mut headers);
+            assert!(headers.contains_key("cookie") && !headers.contains_key("x-other"));
             assert_eq!(headers.get(API_KEY_HEADER), None);
             assert_eq!(
                 headers.contains_key(header::AUTHORIZATION),

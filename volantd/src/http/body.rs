@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::admission::Place;
 use super::problem::HttpError;
-use crate::limits::Limits;
+use crate::limits::RequestLimits;
 
 /// A JSON body of type `T`; unknown members are ignored as in the Go system.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 /// The raw body, within the router's limit.
 pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, HttpError> {
     check_media_type(request.headers())?;
-    let limits: Limits = request.extensions().get().copied().unwrap_or_default();
+    let limits: RequestLimits = request.extensions().get().copied().unwrap_or_default();
     let read = tokio::time::timeout(limits.body_timeout, Bytes::from_request(request, state));
     let read = read.await.map_err(|_| {
         HttpError::plain(

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use common::agent::FILES_PATH;
 use common::agent::stats::{FILE_STAT_HEADER, FileStat};
-use common::name::Name;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,11 +19,8 @@ use super::body::{NamePath, QueryOf};
 use super::guest_answer;
 use super::problem::HttpError;
 use crate::agent::Trust;
-use crate::service::{Service, ServiceError, Way};
-
-/// How long a guest may take to look at a path, to take a piece of an archive, or to finish with it: its disk may be slow, and what it
-/// unpacked may have to be written.
-const COPY_LIMIT: Duration = Duration::from_mins(2);
+use crate::limits::RequestLimits;
+use crate::service::{GuestWay, Service, ServiceError, Way};
 
 /// What a tar archive is called.
 const TAR: &str = "application/x-tar";
@@ -61,13 +58,15 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 )]
 async fn look(
     State(service): State<Arc<Service>>,
+    Extension(limits): Extension<RequestLimits>,
     NamePath(name): NamePath,
     QueryOf(FileQuery { path }): QueryOf<FileQuery>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, HttpError> {
     check(&path)?;
     let request = request(Method::HEAD, query, Body::empty())?;
-    ask(&service, &name, request).await
+    let way = service.way(&name, Way::Copy)?;
+    ask(way, request, limits.copy_timeout).await
 }
 
 /// Copies a file or directory out of a VM
@@ -93,13 +92,15 @@ async fn look(
 )]
 async fn get(
     State(service): State<Arc<Service>>,
+    Extension(limits): Extension<RequestLimits>,
     NamePath(name): NamePath,
     QueryOf(FileQuery { path }): QueryOf<FileQuery>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, HttpError> {
     check(&path)?;
     let request = request(Method::GET, query, Body::empty())?;
-    ask(&service, &name, request).await
+    let way = service.way(&name, Way::Copy)?;
+    ask(way, request, limits.copy_timeout).await
 }
 
 /// Copies files and directories into a directory of a VM
@@ -125,6 +126,7 @@ async fn get(
 )]
 async fn put(
     State(service): State<Arc<Service>>,
+    Extension(limits): Extension<RequestLimits>,
     NamePath(name): NamePath,
     QueryOf(FileQuery { path }): QueryOf<FileQuery>,
     RawQuery(query): RawQuery,
@@ -132,7 +134,8 @@ async fn put(
 ) -> Result<Response, HttpError> {
     check(&path)?;
     let request = request(Method::PUT, query, body)?;
-    ask(&service, &name, request).await
+    let way = service.way(&name, Way::Copy)?;
+    ask(way, request, limits.copy_timeout).await
 }
 
 fn check(path: &str) -> Result<(), HttpError> {
@@ -161,12 +164,11 @@ fn request(method: Method, query: Option<String>, body: Body) -> Result<Request<
 }
 
 async fn ask(
-    service: &Service,
-    name: &Name,
+    way: GuestWay,
     request: Request<Body>,
+    limit: Duration,
 ) -> Result<Response, HttpError> {
-    let way = service.way(name, Way::Copy)?;
-    let answer = way.open(Trust::Secret, request, COPY_LIMIT).await?;
+    let answer = way.open(Trust::Secret, request, limit).await?;
     let status = answer.status();
     if !matches!(status, StatusCode::OK | StatusCode::NO_CONTENT) {
         return Err(guest_answer::problem(answer).await);

@@ -40,7 +40,7 @@ use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::Access;
-use crate::limits::Limits;
+use crate::limits::RequestLimits;
 use crate::service::Service;
 use admission::Room;
 use problem::{HttpError, Incomplete};
@@ -80,7 +80,16 @@ fn described() -> OpenApiRouter<Arc<Service>> {
     openapi::base().merge(guarded()).merge(open())
 }
 
-/// What callers over TCP must fulfil; the unix socket is guarded by its file mode instead.
+/// What callers pass.
+#[derive(Debug)]
+pub enum Door {
+    /// The unix socket, which its file mode guards. The token is not wanted, and taken out where it is sent.
+    Unix(Option<TokenCheck>),
+    /// TCP.
+    Tcp(Gate),
+}
+
+/// What callers over TCP must fulfil.
 #[derive(Debug, Default)]
 pub struct Gate {
     /// From where, by which name and from which pages.
@@ -90,33 +99,33 @@ pub struct Gate {
 }
 
 /// All routes, for one listener.
-pub fn router(service: Arc<Service>, limits: Limits, gate: Option<Gate>) -> Router {
-    let (access, token) = gate.map(|gate| (gate.access, gate.token)).unzip();
+pub fn router(service: Arc<Service>, limits: RequestLimits, door: Door) -> Router {
     let api = Router::from(guarded()).layer(middleware::from_fn_with_state(
         Arc::clone(&service),
         once::once,
     ));
-    let api = match token.flatten() {
-        Some(token) => api.layer(middleware::from_fn_with_state(
-            Arc::new(token),
-            auth::require,
-        )),
-        None => api,
-    };
-    let api = finished(api.merge(open()), limits);
-    let api = match access {
-        Some(access) => api.layer(middleware::from_fn_with_state(
-            Arc::new(access),
-            gate::check,
-        )),
-        None => api,
+    let finish = |api: Router<Arc<Service>>| finished(api.merge(open()), limits);
+    let api = match door {
+        Door::Unix(None) => finish(api),
+        Door::Unix(Some(token)) => {
+            let token = Arc::new(token);
+            finish(api.layer(middleware::from_fn_with_state(token, auth::take_out)))
+        }
+        Door::Tcp(Gate { access, token }) => {
+            let api = match token.map(Arc::new) {
+                Some(token) => api.layer(middleware::from_fn_with_state(token, auth::require)),
+                None => api,
+            };
+            let access = Arc::new(access);
+            finish(api).layer(middleware::from_fn_with_state(access, gate::check))
+        }
     };
     api.layer(middleware::from_fn(complete_problem))
         .with_state(service)
 }
 
 /// The routes with what holds for all of them.
-fn finished(api: Router<Arc<Service>>, limits: Limits) -> Router<Arc<Service>> {
+fn finished(api: Router<Arc<Service>>, limits: RequestLimits) -> Router<Arc<Service>> {
     let room = Arc::new(Room::new(&limits));
     api.fallback(async || {
         HttpError::plain(

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -27,11 +28,9 @@ use utoipa_axum::routes;
 use super::guest_answer::{contain, remove_hop_by_hop, set_upgrade, wanted_upgrade};
 use super::problem::HttpError;
 use crate::agent::{GuestBody, Trust, upgraded};
+use crate::limits::RequestLimits;
 use crate::service::{GuestWay, Hold, Service, Way};
 use crate::task;
-
-/// How long a workload may take to begin its answer, or to take the next piece of a request. A stream may be silent for as long as it likes.
-const ANSWER_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long a client's connection may take to change its protocol once both have agreed.
 const SWITCH_LIMIT: Duration = Duration::from_secs(10);
@@ -102,10 +101,11 @@ macro_rules! passed_on {
         )]
         async fn $method(
             service: State<Arc<Service>>,
+            limits: Extension<RequestLimits>,
             path: GuestPath,
             request: Request,
         ) -> Result<Response, HttpError> {
-            forward(service, path, request).await
+            forward(service, limits, path, request).await
         }
     };
 }
@@ -125,6 +125,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
 
 async fn forward(
     State(service): State<Arc<Service>>,
+    Extension(limits): Extension<RequestLimits>,
     GuestPath(name, path): GuestPath,
     mut request: Request,
 ) -> Result<Response, HttpError> {
@@ -140,7 +141,9 @@ async fn forward(
         set_upgrade(&mut parts.headers, protocol);
     }
     let request = Request::from_parts(parts, body);
-    let answer = way.open(Trust::Open, request, ANSWER_LIMIT).await?;
+    // A stream may be silent for as long as it likes.
+    let limit = limits.proxy_timeout;
+    let answer = way.open(Trust::Open, request, limit).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let client = client.ok_or_else(|| {
             HttpError::plain(

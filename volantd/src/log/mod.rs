@@ -29,6 +29,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::event::Events;
+use crate::limits::LogLimits;
 use crate::machine::Clock;
 use crate::machine::ports::{BoxFuture, GuestEndpoint, LogSink, StepError};
 use follower::Follower;
@@ -41,12 +42,6 @@ pub use reader::{Filter, Follow, Item, Reader, Since, TooManyReaders};
 
 /// The log's name in a VM's state directory; the one before it ends in `.1`.
 pub const WORKLOAD_LOG: &str = "workload.log";
-
-/// The most that one file of a log has unless the configuration says otherwise, in bytes. Two are kept.
-pub const DEFAULT_MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
-
-/// The readers of logs at a time, each with an open file.
-pub const MAX_READERS: usize = 256;
 
 /// What an agent sends, in pieces of any size.
 pub type LogBytes = Pin<Box<dyn Stream<Item = Result<Bytes, StepError>> + Send>>;
@@ -67,7 +62,7 @@ pub struct Logs {
     shared: Arc<Shared>,
     open: StdMutex<HashMap<Name, Arc<Log>>>,
     places: Arc<Semaphore>,
-    max_file_bytes: u64,
+    limits: LogLimits,
 }
 
 /// What every follower needs.
@@ -113,7 +108,7 @@ impl Logs {
         source: Arc<dyn LogSource>,
         events: Arc<Events>,
         clock: Arc<dyn Clock>,
-        max_file_bytes: u64,
+        limits: LogLimits,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -122,15 +117,15 @@ impl Logs {
                 clock,
             }),
             open: StdMutex::default(),
-            places: Arc::new(Semaphore::new(MAX_READERS)),
-            max_file_bytes,
+            places: Arc::new(Semaphore::new(limits.max_readers)),
+            limits,
         }
     }
 
     fn log(&self, vm: &Name, state_dir: &Path) -> Arc<Log> {
         let mut open = lock(&self.open);
         let log = open.entry(vm.clone()).or_insert_with(|| {
-            let file = RingFile::new(state_dir.join(WORKLOAD_LOG), self.max_file_bytes);
+            let file = RingFile::new(state_dir.join(WORKLOAD_LOG), self.limits.max_file_bytes);
             Arc::new(Log {
                 file: Arc::new(file),
                 journal: Arc::default(),
@@ -153,7 +148,9 @@ impl Logs {
     ) -> Result<Reader, TooManyReaders> {
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
-            .map_err(|_| TooManyReaders)?;
+            .map_err(|_| TooManyReaders {
+                limit: self.limits.max_readers,
+            })?;
         let file = Arc::clone(&self.log(vm, state_dir).file);
         Ok(Reader::new(file, filter, place))
     }

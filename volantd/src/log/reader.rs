@@ -10,7 +10,6 @@ use common::api::LogEntry;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::MAX_READERS;
 use super::follower::blocking;
 use super::journal::parse;
 use super::ring_file::{Chunk, End, MAX_LINE_BYTES, RingFile, RingReader};
@@ -73,8 +72,11 @@ pub enum Item {
 
 /// There are as many readers as there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("There are {MAX_READERS} readers of logs already")]
-pub struct TooManyReaders;
+#[error("There are {limit} readers of logs already")]
+pub struct TooManyReaders {
+    /// How many there may be.
+    pub limit: usize,
+}
 
 /// One reader.
 #[derive(Debug)]

@@ -15,11 +15,20 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::event;
+use crate::limits::{EventLimits, LogLimits};
 use crate::machine::SystemClock;
 use crate::store::Store;
 
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_mins(1);
+
+/// The limits, with files of so many bytes.
+fn limits(max_file_bytes: u64) -> LogLimits {
+    LogLimits {
+        max_file_bytes,
+        ..LogLimits::default()
+    }
+}
 
 /// What one connection gives.
 enum Script {
@@ -126,8 +135,17 @@ impl Lab {
         agents.scripts.lock().unwrap().extend(scripts);
         let store = Store::open(&dir.path().join("state.db")).unwrap();
         let clock = Arc::new(SystemClock);
-        let events = Arc::new(Events::open(Arc::new(store), clock.clone()).await.unwrap());
-        let logs = Logs::new(agents.clone(), events.clone(), clock, max_file_bytes);
+        let events = Arc::new(
+            Events::open(Arc::new(store), clock.clone(), EventLimits::default())
+                .await
+                .unwrap(),
+        );
+        let logs = Logs::new(
+            agents.clone(),
+            events.clone(),
+            clock,
+            limits(max_file_bytes),
+        );
         Self {
             dir,
             agents,
@@ -145,7 +163,7 @@ impl Lab {
             self.agents.clone(),
             self.events.clone(),
             Arc::new(SystemClock),
-            1 << 20,
+            limits(1 << 20),
         );
     }
 
@@ -425,7 +443,7 @@ async fn lines_are_events_and_the_last_ones_are_quoted() {
 async fn readers_are_bounded() {
     let lab = Lab::new(Vec::new()).await;
     let mut readers = Vec::new();
-    for _ in 0..MAX_READERS {
+    for _ in 0..LogLimits::default().max_readers {
         readers.push(lab.read(onwards()));
     }
     let refused = lab.logs.read(&web(), lab.dir.path(), all());

@@ -165,6 +165,11 @@ impl Registry {
             .collect()
     }
 
+    /// How many VMs there are.
+    pub fn count(&self) -> usize {
+        self.inner.machines().len()
+    }
+
     /// A VM now and whenever it changes. The sender is dropped when the VM is gone.
     ///
     /// # Errors

@@ -13,9 +13,6 @@ use reqwest::{Client, Response, Url};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-/// The largest document, in bytes.
-pub const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
-
 /// How long all of it may take: names, connections, redirects and the document.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
 
@@ -70,8 +67,11 @@ pub enum OutsideError {
         host: String,
     },
     /// The document is too large.
-    #[error("The document is larger than {MAX_DOCUMENT_BYTES} bytes")]
-    TooLarge,
+    #[error("The document is larger than {limit} bytes")]
+    TooLarge {
+        /// How large it may be.
+        limit: usize,
+    },
     /// It takes too long.
     #[error("The document did not come within {} s", FETCH_LIMIT.as_secs())]
     TimedOut,
@@ -81,17 +81,18 @@ pub enum OutsideError {
 #[derive(Debug, Clone, Copy)]
 pub struct Outside {
     admits: fn(IpAddr) -> bool,
-}
-
-impl Default for Outside {
-    fn default() -> Self {
-        Self {
-            admits: address::is_public,
-        }
-    }
+    max_document_bytes: usize,
 }
 
 impl Outside {
+    /// One that fetches documents of so many bytes at most.
+    pub fn new(max_document_bytes: usize) -> Self {
+        Self {
+            admits: address::is_public,
+            max_document_bytes,
+        }
+    }
+
     /// Fetches the document at `url`.
     ///
     /// # Errors
@@ -109,7 +110,7 @@ impl Outside {
             if status.is_redirection() {
                 target = target.next(&response)?;
             } else if status.is_success() {
-                return read(response, &target.host).await;
+                return self.read(response, &target.host).await;
             } else {
                 return Err(OutsideError::Refused {
                     host: target.host,
@@ -143,6 +144,27 @@ impl Outside {
             .await
             .map_err(unreachable)
     }
+
+    async fn read(&self, mut response: Response, host: &str) -> Result<Vec<u8>, OutsideError> {
+        let limit = self.max_document_bytes;
+        let mut document = Vec::new();
+        loop {
+            let chunk = response
+                .chunk()
+                .await
+                .map_err(|source| OutsideError::Unreachable {
+                    host: host.to_owned(),
+                    source,
+                })?;
+            let Some(chunk) = chunk else {
+                return Ok(document);
+            };
+            if document.len() + chunk.len() > limit {
+                return Err(OutsideError::TooLarge { limit });
+            }
+            document.extend_from_slice(&chunk);
+        }
+    }
 }
 
 fn client(host: &str, addresses: &[SocketAddr]) -> Result<Client, reqwest::Error> {
@@ -154,26 +176,6 @@ fn client(host: &str, addresses: &[SocketAddr]) -> Result<Client, reqwest::Error
         .redirect(Policy::none())
         .resolve_to_addrs(host, addresses)
         .build()
-}
-
-async fn read(mut response: Response, host: &str) -> Result<Vec<u8>, OutsideError> {
-    let mut document = Vec::new();
-    loop {
-        let chunk = response
-            .chunk()
-            .await
-            .map_err(|source| OutsideError::Unreachable {
-                host: host.to_owned(),
-                source,
-            })?;
-        let Some(chunk) = chunk else {
-            return Ok(document);
-        };
-        if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
-            return Err(OutsideError::TooLarge);
-        }
-        document.extend_from_slice(&chunk);
-    }
 }
 
 /// An address of the web, taken apart.

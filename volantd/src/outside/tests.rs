@@ -12,8 +12,12 @@ use tokio::net::TcpListener;
 use super::*;
 
 /// Lets everything through but the address that tests redirect to.
+/// The largest document.
+const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
+
 const LENIENT: Outside = Outside {
     admits: |address| address != IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)),
+    max_document_bytes: MAX_DOCUMENT_BYTES,
 };
 
 async fn server() -> String {
@@ -63,7 +67,7 @@ async fn documents_come_and_redirects_are_followed_but_not_inside() {
 async fn what_is_inside_is_not_asked() {
     let server = server().await;
     let port = server.rsplit(':').next().unwrap();
-    let outside = Outside::default();
+    let outside = Outside::new(MAX_DOCUMENT_BYTES);
     for host in [
         "127.0.0.1",
         "localhost",
@@ -86,7 +90,7 @@ async fn what_is_inside_is_not_asked() {
 
 #[tokio::test]
 async fn only_addresses_of_the_web_are_taken() {
-    let outside = Outside::default();
+    let outside = Outside::new(MAX_DOCUMENT_BYTES);
     for url in [
         "",
         "/etc/passwd",

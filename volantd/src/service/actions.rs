@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{ErrorKind, GuestWay, Service, ServiceError, Way};
 use crate::agent::{GuestBody, Trust};
-use crate::outside::{MAX_DOCUMENT_BYTES, Outside};
+use crate::outside::Outside;
 
 /// Where the agent passes requests on to the workload.
 const WORKLOAD: &str = "/v1";
@@ -153,7 +153,8 @@ impl Service {
                 format!("The description of the API of `{name}` cannot be had from its address");
             ServiceError::new(ErrorKind::OpenapiUnavailable, message)
         };
-        let document = Outside::default().fetch(url).await.map_err(|error| {
+        let outside = Outside::new(self.parts.limits.counts.max_openapi_bytes);
+        let document = outside.fetch(url).await.map_err(|error| {
             let hint = error.to_string();
             unavailable().hint(hint).caused(error)
         })?;
@@ -172,13 +173,14 @@ impl Service {
             .header(ACCEPT, "application/json, application/yaml;q=0.9")
             .body(Full::<Bytes>::default())
             .ok()?;
+        let limit = self.parts.limits.counts.max_openapi_bytes;
         let asked = async {
             let answer = way
                 .open(Trust::Open, request, DESCRIPTION_LIMIT)
                 .await
                 .ok()?;
             let is_there = answer.status() == StatusCode::OK;
-            let body = Limited::new(answer.into_body(), MAX_DOCUMENT_BYTES);
+            let body = Limited::new(answer.into_body(), limit);
             let document = body.collect().await.ok().filter(|_| is_there)?.to_bytes();
             Some(ApiDescription {
                 content_type: description_type(&document)?,

@@ -11,15 +11,14 @@ use common::error_chain::Chain;
 use common::manifest::{ArtifactKind, Manifest, RootfsFormat, Source};
 use common::name::Name;
 use jiff::Timestamp;
+use tokio::sync::MutexGuard;
 
 use super::{ErrorKind, Service, ServiceError};
+use crate::artifact::{OnProgress, Stored};
 use crate::store::{AddedArtifact, ArtifactRecord, KeptArtifact, PluginRecord};
 
 /// The longest version or name of an artifact that is kept for a plugin, in bytes.
 const MAX_WORD_BYTES: usize = 128;
-
-/// How many artifacts are kept for one plugin: more is a client that never removes any.
-const MAX_KEPT: usize = 200;
 
 /// Whether artifacts are removed, or only named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +27,12 @@ pub enum Prune {
     Remove,
     /// Nothing is changed.
     DryRun,
+}
+
+/// An artifact that is stored and that nothing collects as long as this is there.
+pub(super) struct Arrived<'a> {
+    pub(super) stored: Stored,
+    pub(super) held: MutexGuard<'a, ()>,
 }
 
 impl Service {
@@ -95,22 +100,17 @@ impl Service {
         put: PutArtifact,
     ) -> Result<PluginArtifact, ServiceError> {
         let wanted = Wanted::of(&put)?;
-        let _one = self.installing.lock().await;
-        let kept = self.parts.store.kept_artifacts(plugin, None).await?;
-        let replaces = kept
-            .iter()
-            .any(|kept| kept.version == put.version && kept.name == put.artifact_name);
-        if kept.len() >= MAX_KEPT && !replaces {
-            let message = format!("{MAX_KEPT} artifacts are kept for `{plugin}` already");
-            return Err(ServiceError::new(ErrorKind::NoCapacity, message)
-                .hint("Remove those of versions that are not needed any more"));
-        }
+        self.check_room(plugin, &put).await?;
+        let (checksum, kind) = (wanted.checksum, wanted.kind);
         let on_progress = self.tells_download(plugin, &wanted.source);
-        let stored = self
-            .parts
-            .artifacts
-            .fetch(&wanted.source, wanted.checksum, wanted.kind, on_progress)
+        let Arrived {
+            stored,
+            held: _held,
+        } = self
+            .arrive(&wanted.source, checksum, kind, on_progress)
             .await?;
+        // Others may have been kept while this one was on its way.
+        self.check_room(plugin, &put).await?;
         if put.size_bytes != 0 && put.size_bytes != stored.size_bytes {
             self.collect_unused().await;
             let detail = format!("The artifact has {} bytes", stored.size_bytes);
@@ -139,6 +139,43 @@ impl Service {
         self.collect_unused().await;
         tracing::info!(plugin = %plugin, digest = %stored.digest, "artifact kept");
         self.plugin_artifact(plugin, &name, Some(&version)).await
+    }
+
+    /// Refuses what is one too many for its plugin.
+    async fn check_room(&self, plugin: &Name, put: &PutArtifact) -> Result<(), ServiceError> {
+        let kept = self.parts.store.kept_artifacts(plugin, None).await?;
+        let replaces = kept
+            .iter()
+            .any(|kept| kept.version == put.version && kept.name == put.artifact_name);
+        let limit = self.parts.limits.counts.max_artifacts_per_plugin;
+        if kept.len() < limit || replaces {
+            return Ok(());
+        }
+        let message = format!("{limit} artifacts are kept for `{plugin}` already");
+        Err(ServiceError::new(ErrorKind::NoCapacity, message)
+            .hint("Remove those of versions that are not needed any more"))
+    }
+
+    /// Fetches and checks an artifact, and keeps all others from collecting it until it is recorded.
+    ///
+    /// Nobody waits for a source: the lock is taken when the artifact has arrived.
+    pub(super) async fn arrive(
+        &self,
+        source: &Source,
+        expected: Option<Digest>,
+        kind: ArtifactKind,
+        on_progress: OnProgress,
+    ) -> Result<Arrived<'_>, ServiceError> {
+        let artifacts = &self.parts.artifacts;
+        let first = artifacts.fetch(source, expected, kind, Arc::clone(&on_progress));
+        let digest = first.await?.digest;
+        let held = self.installing.lock().await;
+        // A collection may have come in between. What is there, as nearly always, is neither fetched nor prepared again.
+        let stored = artifacts.fetch(source, Some(digest), kind, on_progress);
+        Ok(Arrived {
+            stored: stored.await?,
+            held,
+        })
     }
 
     /// Lets go of the artifacts that are kept for a plugin, of one version or of all. What the installed manifest names stays.
@@ -256,7 +293,7 @@ impl Service {
 
     /// Removes the files of artifacts that nobody needs. What resists is tried again the next time.
     pub async fn collect_artifacts(&self) {
-        // An artifact that is being installed is in the store before its plugin is recorded. An install collects at its own end.
+        // An artifact that has arrived is in the store before its plugin is recorded. An install collects at its own end.
         if let Ok(_none_installs) = self.installing.try_lock() {
             self.collect_unused().await;
         }
@@ -296,7 +333,7 @@ impl Service {
         Ok(())
     }
 
-    fn no_install_now(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, ServiceError> {
+    fn no_install_now(&self) -> Result<MutexGuard<'_, ()>, ServiceError> {
         self.installing.try_lock().map_err(|_| {
             let message = "An artifact is being installed now: it is not known yet who needs it";
             ServiceError::new(ErrorKind::Unavailable, message)

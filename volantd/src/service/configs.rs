@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::api::{
-    ConfigHistoryEntry, ConfigPatch, MAX_CONFIG_VERSIONS, UpgradeVm, VersionedConfig, Vm, VmConfig,
-    VmDesired,
+    ConfigHistoryEntry, ConfigPatch, UpgradeVm, VersionedConfig, Vm, VmConfig, VmDesired,
 };
 use common::digest::Digest;
 use common::manifest::{ArtifactKind, FieldProblem, Source};
 use common::name::Name;
 use tokio::sync::MutexGuard;
 
+use super::artifacts::Arrived;
 use super::{ErrorKind, Service, ServiceError};
 use crate::machine::record::ConfigVersion;
 use crate::machine::{MachineError, NewConfig};
@@ -88,7 +88,8 @@ impl Service {
     ) -> Result<Vec<ConfigHistoryEntry>, ServiceError> {
         let id = self.parts.registry.id(name)?;
         // One more than are kept while an old one runs.
-        let limit = limit.unwrap_or(u32::MAX).min(MAX_CONFIG_VERSIONS + 1);
+        let kept = self.parts.limits.store.config_versions;
+        let limit = limit.unwrap_or(u32::MAX).min(kept.saturating_add(1));
         let stored = self.parts.store.vm_configs(id, limit).await?;
         Ok(stored.into_iter().map(StoredConfig::entry).collect())
     }
@@ -177,7 +178,7 @@ impl Service {
         self.get_vm(name)
     }
 
-    async fn newest(&self, name: &Name) -> Result<StoredConfig, ServiceError> {
+    pub(super) async fn newest(&self, name: &Name) -> Result<StoredConfig, ServiceError> {
         let id = self.parts.registry.id(name)?;
         let newest = self.parts.store.vm_configs(id, 1).await?.pop();
         // It went in between.
@@ -310,15 +311,12 @@ impl Service {
         if let Some(found) = known.iter().find(|pinned| pinned.named == wanted) {
             return Ok((found.digest, None));
         }
-        let held = self.installing.lock().await;
         let pointer = wanted.kind.pointer("url");
         let source = Source::parse(&wanted.url)
             .map_err(|error| ServiceError::field(&pointer, error.to_string()))?;
         let on_progress = self.tells_download(&config.plugin, &source);
-        let stored = self
-            .parts
-            .artifacts
-            .fetch(&source, wanted.checksum, wanted.kind, on_progress)
+        let Arrived { stored, held } = self
+            .arrive(&source, wanted.checksum, wanted.kind, on_progress)
             .await?;
         let record = ArtifactRecord {
             digest: stored.digest,

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{ErrorKind, Service, ServiceError};
 use crate::agent::{AgentError, GuestBody, Trust, upgraded};
+use crate::limits::WayLimits;
 use crate::machine::LiveGuest;
 
 /// How long a guest may take to begin a session: it starts nothing before that.
@@ -36,12 +37,12 @@ pub enum Way {
 }
 
 impl Way {
-    /// How many there may be of one VM at a time. The agent has 16 sessions and 4 copies, and 128 connections in all.
-    const fn places(self) -> usize {
+    /// How many there may be of one VM at a time.
+    const fn places(self, limits: &WayLimits) -> usize {
         match self {
-            Self::Session => 16,
-            Self::Copy => 8,
-            Self::Proxy => 64,
+            Self::Session => limits.sessions,
+            Self::Copy => limits.copies,
+            Self::Proxy => limits.proxied,
         }
     }
 
@@ -55,16 +56,26 @@ impl Way {
 }
 
 /// The places of all VMs. Those of a VM that nobody uses are forgotten.
-#[derive(Debug, Default)]
-pub(super) struct Places(Mutex<BTreeMap<(Name, Way), Weak<Semaphore>>>);
+#[derive(Debug)]
+pub(super) struct Places {
+    limits: WayLimits,
+    taken: Mutex<BTreeMap<(Name, Way), Weak<Semaphore>>>,
+}
 
 impl Places {
+    pub(super) fn new(limits: WayLimits) -> Self {
+        Self {
+            limits,
+            taken: Mutex::default(),
+        }
+    }
+
     fn take(&self, name: &Name, way: Way) -> Option<OwnedSemaphorePermit> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.clone(), way);
         let places = all.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
             all.retain(|_, places| places.strong_count() > 0);
-            let places = Arc::new(Semaphore::new(way.places()));
+            let places = Arc::new(Semaphore::new(way.places(&self.limits)));
             all.insert(key, Arc::downgrade(&places));
             places
         });
@@ -112,7 +123,7 @@ impl Service {
     pub fn way(&self, name: &Name, way: Way) -> Result<GuestWay, ServiceError> {
         let guest = self.running(name)?;
         let place = self.places.take(name, way).ok_or_else(|| {
-            let (many, places) = (way.many(), way.places());
+            let (many, places) = (way.many(), way.places(&self.places.limits));
             let message = format!("Too many {many} in the VM `{name}` already: {places} at a time");
             ServiceError::new(ErrorKind::Unavailable, message)
         })?;
@@ -244,12 +255,14 @@ fn unreachable(name: &Name, error: AgentError) -> ServiceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
 
     #[test]
     fn each_vm_has_its_own_places_and_gets_them_back() {
-        let places = Places::default();
+        let limits = Limits::default().ways;
+        let places = Places::new(limits);
         let (a, b): (Name, Name) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let taken: Vec<_> = (0..Way::Copy.places())
+        let taken: Vec<_> = (0..limits.copies)
             .map(|_| places.take(&a, Way::Copy).unwrap())
             .collect();
         assert!(places.take(&a, Way::Copy).is_none());
@@ -260,7 +273,7 @@ mod tests {
         let _kept = places.take(&b, Way::Session).unwrap();
         let _more = places.take(&a, Way::Session).unwrap();
         assert!(
-            places.0.lock().unwrap().len() <= 3,
+            places.taken.lock().unwrap().len() <= 3,
             "unused ones are forgotten"
         );
     }

@@ -28,6 +28,7 @@ use crate::agent::AgentClient;
 use crate::artifact::ArtifactStore;
 use crate::console::Consoles;
 use crate::event::Events;
+use crate::limits::Limits;
 use crate::log::Logs;
 use crate::machine::{Clock, Registry};
 use crate::media::MediaStore;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What VMs may have.
     pub capacity: HostCapacity,
+    /// How much there may be of everything.
+    pub limits: Limits,
     /// Facts about the daemon.
     pub info: SystemInfo,
 }
@@ -91,7 +94,7 @@ pub struct Parts {
 /// What the daemon can do.
 pub struct Service {
     parts: Parts,
-    /// One install at a time for each daemon: two of one plugin must not interleave.
+    /// Held from an artifact's arrival until it is recorded, and while artifacts are collected. Never while one is fetched.
     installing: tokio::sync::Mutex<()>,
     versions: PluginVersions,
     host_use: host_use::HostUse,
@@ -110,13 +113,14 @@ impl std::fmt::Debug for Service {
 impl Service {
     /// A service of these parts.
     pub fn new(parts: Parts) -> Self {
+        let places = Places::new(parts.limits.ways);
         Self {
             parts,
             installing: tokio::sync::Mutex::new(()),
             versions: PluginVersions::default(),
             host_use: host_use::HostUse::default(),
             keys: answers::Keys::default(),
-            places: Places::default(),
+            places,
         }
     }
 

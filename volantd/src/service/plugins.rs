@@ -6,6 +6,7 @@ use common::manifest::{Manifest, Source};
 use common::name::Name;
 use jiff::Timestamp;
 
+use super::artifacts::Arrived;
 use super::{ErrorKind, Service, ServiceError};
 use crate::artifact::ArtifactError;
 use crate::store::{ArtifactRecord, PluginRecord};
@@ -19,7 +20,7 @@ impl Service {
         &self,
         manifest: Manifest,
     ) -> Result<InstalledPlugin, ServiceError> {
-        let _one = self.installing.lock().await;
+        self.check_plugin_count(&manifest.name).await?;
         let artifact = manifest.artifact();
         let source = Source::parse(artifact.url).map_err(|error| {
             ServiceError::field(&artifact.kind.pointer("url"), error.to_string())
@@ -27,11 +28,10 @@ impl Service {
         let (kind, expected) = (artifact.kind, artifact.checksum);
         let source_url = artifact.url.to_owned();
         let on_progress = self.tells_download(&manifest.name, &source);
-        let stored = self
-            .parts
-            .artifacts
-            .fetch(&source, expected, kind, on_progress)
-            .await?;
+        let Arrived {
+            stored,
+            held: _held,
+        } = self.arrive(&source, expected, kind, on_progress).await?;
         let now = Timestamp::now();
         let record = PluginRecord {
             name: manifest.name.clone(),
@@ -48,6 +48,8 @@ impl Service {
             updated_at: now,
         };
         let name = record.name.clone();
+        // Others may have been installed while the artifact was on its way.
+        self.check_plugin_count(&name).await?;
         self.parts.store.install_plugin(record).await?;
         self.learn_plugins().await?;
         // The artifact of the plugin that this one replaces may be needed by nobody now.
@@ -59,6 +61,18 @@ impl Service {
             .events
             .plugin(EventType::PluginInstalled, &name, message);
         Ok(installed)
+    }
+
+    /// Refuses a new plugin where there are as many as there may be.
+    async fn check_plugin_count(&self, name: &Name) -> Result<(), ServiceError> {
+        let limit = self.parts.limits.counts.max_plugins;
+        let names = self.plugin_names().await?;
+        if names.len() < limit || names.contains(name) {
+            return Ok(());
+        }
+        let message = format!("{limit} plugins are installed already");
+        Err(ServiceError::new(ErrorKind::NoCapacity, message)
+            .hint("Remove one, or raise `max_plugins` in volantd's configuration"))
     }
 
     /// The names of all plugins, sorted.

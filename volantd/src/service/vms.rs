@@ -22,6 +22,7 @@ impl Service {
         if self.parts.registry.get(&request.name).is_ok() {
             return Err(MachineError::Exists { name: request.name }.into());
         }
+        self.check_vm_count()?;
         let name = request.name.clone();
         let config = chosen(request, &plugin)?;
         self.check_config(&config)?;
@@ -31,6 +32,8 @@ impl Service {
         // Held until the artifact's VM is recorded: nothing collects it in between.
         let (artifact, _held) = self.pin(&config, &[plugin.pinned()]).await?;
         self.check_memory(&config, &artifact)?;
+        // Others may have been created while the artifact was on its way.
+        self.check_vm_count()?;
         let new = NewVm {
             name,
             config,
@@ -38,6 +41,18 @@ impl Service {
             arrived,
         };
         Ok(self.versions.mark(self.parts.registry.create(new).await?))
+    }
+
+    /// Refuses a new VM where there are as many as there may be. Those that are being recorded just now are not counted: the limit is there
+    /// for clients that never delete any.
+    fn check_vm_count(&self) -> Result<(), ServiceError> {
+        let limit = self.parts.limits.counts.max_vms;
+        if self.parts.registry.count() < limit {
+            return Ok(());
+        }
+        let message = format!("There are {limit} VMs already");
+        Err(ServiceError::new(ErrorKind::NoCapacity, message)
+            .hint("Delete one, or raise `max_vms` in volantd's configuration"))
     }
 
     /// A plugin from which VMs can be made.
@@ -52,6 +67,14 @@ impl Service {
         let message = format!("The plugin `{name}` is switched off");
         let hint = format!("`volar plugins enable {name}` switches it on");
         Err(ServiceError::new(ErrorKind::PluginDisabled, message).hint(hint))
+    }
+
+    /// Whether the kernel is there that the next launch of a VM boots. One that its user chose is looked at by the launch.
+    async fn check_kernel_of(&self, name: &Name) -> Result<(), ServiceError> {
+        match self.newest(name).await?.version.config.kernel_override {
+            Some(_) => Ok(()),
+            None => self.check_kernel(),
+        }
     }
 
     pub(super) fn check_kernel(&self) -> Result<(), ServiceError> {
@@ -95,8 +118,7 @@ impl Service {
     /// # Errors
     /// If there is none of this name, it is being deleted, or no VM can be launched here.
     pub async fn start_vm(&self, name: &Name) -> Result<Vm, ServiceError> {
-        self.parts.registry.get(name)?;
-        self.check_kernel()?;
+        self.check_kernel_of(name).await?;
         Ok(self.versions.mark(self.parts.registry.start(name).await?))
     }
 
@@ -121,8 +143,7 @@ impl Service {
         name: &Name,
         grace: Option<Duration>,
     ) -> Result<Vm, ServiceError> {
-        self.parts.registry.get(name)?;
-        self.check_kernel()?;
+        self.check_kernel_of(name).await?;
         let vm = match grace {
             Some(grace) => self.parts.registry.restart_within(name, grace).await?,
             None => self.parts.registry.restart(name).await?,

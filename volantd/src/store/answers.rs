@@ -7,9 +7,6 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::{Store, StoreError};
 
-/// How many answers are kept: a client that retries does so soon.
-pub const MAX_ANSWERS: u32 = 1000;
-
 /// How long an answer is kept.
 pub const ANSWER_AGE: Duration = Duration::from_hours(24);
 
@@ -63,7 +60,7 @@ impl Store {
         answer: KeptAnswer,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let key = key.to_owned();
+        let (key, kept) = (key.to_owned(), self.limits.idempotency_keys);
         self.run("keep an answer", move |transaction| {
             transaction.execute(
                 "INSERT OR REPLACE INTO answers (key, request, status, body, answered_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -72,7 +69,7 @@ impl Store {
             transaction.execute(
                 "DELETE FROM answers WHERE answered_at_ms <= ?1
                      OR key NOT IN (SELECT key FROM answers ORDER BY answered_at_ms DESC LIMIT ?2)",
-                params![oldest_ms(now), MAX_ANSWERS],
+                params![oldest_ms(now), kept],
             )?;
             Ok(())
         })

@@ -1,7 +1,7 @@
 //! The versions of VMs' configurations in the database. The machine writes them as a part of its [`Journal`](crate::machine::record::Journal);
 //! what is read here is for people.
 
-use common::api::{ConfigHistoryEntry, MAX_CONFIG_VERSIONS};
+use common::api::ConfigHistoryEntry;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::vms::{from_json, json};
@@ -92,13 +92,13 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// Forgets the oldest versions of a VM beyond [`MAX_CONFIG_VERSIONS`], but not the one that runs.
-pub(super) fn prune(transaction: &Transaction<'_>, vm: i64) -> rusqlite::Result<()> {
+/// Forgets all versions of a VM but the newest `kept` and the one that runs.
+pub(super) fn prune(transaction: &Transaction<'_>, vm: i64, kept: u32) -> rusqlite::Result<()> {
     transaction.execute(
         "DELETE FROM vm_configs WHERE vm = ?1
              AND version NOT IN (SELECT version FROM vm_configs WHERE vm = ?1 ORDER BY version DESC LIMIT ?2)
              AND version IS NOT (SELECT launched_version FROM vms WHERE id = ?1)",
-        params![vm, MAX_CONFIG_VERSIONS],
+        params![vm, kept],
     )?;
     Ok(())
 }

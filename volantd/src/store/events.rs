@@ -1,6 +1,6 @@
 //! Events in the database: implements [`Archive`]. A row that cannot be read is left out, because an event is a convenience.
 
-use common::api::{KEPT_EVENTS, VmEvent};
+use common::api::VmEvent;
 use rusqlite::params;
 
 use super::{Failed, Store, StoreError};
@@ -21,6 +21,7 @@ const LAST: &str =
 impl Archive for Store {
     fn append(&self, events: Vec<VmEvent>) -> BoxFuture<'_, Result<(), ArchiveError>> {
         Box::pin(async move {
+            let kept = self.limits.events;
             // Lost at a power cut, as the VMs that they are about may be.
             self.transact(Durability::Noted, move |transaction| {
                 let mut insert = transaction.prepare_cached(INSERT)?;
@@ -29,7 +30,7 @@ impl Archive for Store {
                         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
                     insert.execute(params![event.id, text])?;
                 }
-                transaction.execute(TRIM, [KEPT_EVENTS])?;
+                transaction.execute(TRIM, [kept])?;
                 Ok(())
             })
             .await

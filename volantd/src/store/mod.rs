@@ -24,9 +24,10 @@ use std::time::Duration;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use crate::limits::{Limits, StoreLimits};
 use crate::machine::record::Durability;
 
-pub use answers::{ANSWER_AGE, KeptAnswer, MAX_ANSWERS};
+pub use answers::{ANSWER_AGE, KeptAnswer};
 pub use artifacts::{AddedArtifact, KeptArtifact};
 pub use configs::StoredConfig;
 pub use plugins::{ArtifactRecord, PluginRecord};
@@ -110,6 +111,7 @@ pub enum OpenError {
 #[derive(Debug, Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    limits: StoreLimits,
 }
 
 impl Store {
@@ -129,7 +131,15 @@ impl Store {
         migrations::run(&mut connection, path)?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
+            limits: Limits::default().store,
         })
+    }
+
+    /// The same database, of which so much is kept.
+    #[must_use]
+    pub fn with_limits(mut self, limits: StoreLimits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// Runs `work` in a transaction on a blocking thread.

@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 use super::migrations::run_these;
 use super::{
-    ANSWER_AGE, ArtifactRecord, KeptAnswer, KeptArtifact, MAX_ANSWERS, PluginRecord, Store,
-    StoreError,
+    ANSWER_AGE, ArtifactRecord, KeptAnswer, KeptArtifact, PluginRecord, Store, StoreError,
 };
+use crate::limits::Limits;
 use crate::machine::Pool;
 use crate::machine::plan::Step;
 use crate::machine::ports::{Accelerator, InstanceRecord, VmmKind};
@@ -621,7 +621,7 @@ async fn answers_are_kept_for_a_day_and_not_without_end() {
     assert_eq!(store.answer("b", at(1)).await.unwrap(), None);
 
     let filled = store.run("fill", |transaction| {
-        for number in 0..MAX_ANSWERS {
+        for number in 0..Limits::default().store.idempotency_keys {
             transaction.execute(
                 "INSERT INTO answers (key, request, status, body, answered_at_ms) VALUES (?1, '', 201, x'', ?2)",
                 rusqlite::params![format!("k{number}"), 2000 + i64::from(number)],

@@ -23,7 +23,7 @@ use crate::machine::state::{Desired, Phase, State};
 
 /// Each VM with its newest configuration, and with that of its present launch.
 const SELECT: &str = "SELECT v.id, v.name, v.ip, v.mac, v.tap, v.cid, v.secret, v.created_at, v.desired, v.phase, v.steps_begun,
-        v.launch, v.launched_version, v.instance, v.restarts, v.proven, v.failure, v.boot, v.generation, v.updated_at,
+        v.launch, v.launched_version, v.instance, v.restarts, v.proven, v.failure, v.boot, v.quick_ends, v.grace_ms, v.generation, v.updated_at,
         c.version AS c_version, c.config AS c_config, c.artifact AS c_artifact, c.updated_at AS c_updated_at,
         l.version AS l_version, l.config AS l_config, l.artifact AS l_artifact, l.updated_at AS l_updated_at
     FROM vms v
@@ -38,7 +38,7 @@ const INSERT: &str = "INSERT INTO vms (name, ip, mac, tap, cid, secret, created_
 
 const UPDATE: &str = "UPDATE vms SET desired = :desired, phase = :phase, steps_begun = :steps_begun, launch = :launch,
         launched_version = :launched_version, instance = :instance, restarts = :restarts, proven = :proven, failure = :failure, boot = :boot,
-        generation = :generation, updated_at = :updated_at
+        quick_ends = :quick_ends, grace_ms = :grace_ms, generation = :generation, updated_at = :updated_at
     WHERE id = :id";
 
 impl Journal for Store {
@@ -78,10 +78,10 @@ impl Journal for Store {
         id: i64,
         config: &'a ConfigVersion,
     ) -> BoxFuture<'a, Result<(), JournalError>> {
-        let config = config.clone();
+        let (config, kept) = (config.clone(), self.limits.config_versions);
         Box::pin(self.transact(Durability::Promised, move |transaction| {
             configs::insert(transaction, id, &config)?;
-            configs::prune(transaction, id)?;
+            configs::prune(transaction, id, kept)?;
             Ok(())
         }))
     }
@@ -192,6 +192,8 @@ struct Written {
     proven: bool,
     failure: Option<String>,
     boot: Option<String>,
+    quick_ends: u32,
+    grace_ms: Option<u64>,
     generation: u64,
     updated_at: String,
 }
@@ -209,6 +211,8 @@ impl Written {
             proven: progress.proven,
             failure: progress.failure.as_ref().map(json).transpose()?,
             boot: progress.boot.as_ref().map(json).transpose()?,
+            quick_ends: progress.quick_ends,
+            grace_ms: progress.grace_ms,
             generation: progress.generation,
             updated_at: progress.updated_at.to_string(),
         })
@@ -229,6 +233,8 @@ impl Written {
                 ":proven": self.proven,
                 ":failure": self.failure,
                 ":boot": self.boot,
+                ":quick_ends": self.quick_ends,
+                ":grace_ms": self.grace_ms,
                 ":generation": self.generation,
                 ":updated_at": self.updated_at,
             },
@@ -270,6 +276,8 @@ struct Raw {
     proven: bool,
     failure: Option<String>,
     boot: Option<String>,
+    quick_ends: u32,
+    grace_ms: Option<u64>,
     generation: u64,
     updated_at: String,
 }
@@ -311,6 +319,8 @@ impl Raw {
             proven: row.get("proven")?,
             failure: row.get("failure")?,
             boot: row.get("boot")?,
+            quick_ends: row.get("quick_ends")?,
+            grace_ms: row.get("grace_ms")?,
             generation: row.get("generation")?,
             updated_at: row.get("updated_at")?,
         })
@@ -371,6 +381,8 @@ impl Raw {
             proven: self.proven,
             failure,
             boot,
+            quick_ends: self.quick_ends,
+            grace_ms: self.grace_ms,
             generation: self.generation,
             updated_at: parsed(row, "updated_at", self.updated_at.parse())?,
         })

@@ -464,6 +464,27 @@ async fn requests_are_passed_on_without_what_is_ours() {
 }
 
 #[tokio::test]
+async fn the_token_reaches_no_guest_on_the_unix_socket_either() {
+    let lab = Lab::new(Router::new().fallback(mirror)).await;
+    let bearer = format!("Bearer {TOKEN}");
+    let cookie = format!("theme=dark; token={TOKEN}");
+    let table = [
+        ("authorization", bearer.as_str(), false),
+        ("authorization", "Bearer of-the-workload", true),
+        ("x-volant-api-key", "whatever it is", false),
+        ("cookie", cookie.as_str(), false),
+        ("cookie", "session=of-the-workload", true),
+    ];
+    for (name, value, arrives) in table {
+        let request = Request::get("/api/v1/vms/web/agent/v1/x").header(name, value);
+        let answer = lab.call_on_unix(request.body(Body::empty()).unwrap());
+        let seen = json_of(answer.await).await;
+        let names = seen["headers"].as_array().unwrap();
+        assert_eq!(names.contains(&json!(name)), arrives, "{name}: {value}");
+    }
+}
+
+#[tokio::test]
 async fn bodies_stream_through_piece_by_piece() {
     let agent = Router::new().route(
         "/v1/echo",

@@ -1,7 +1,7 @@
 //! The API over TCP with a VM whose guest is a router of the test's own: everything is real but VMM, network and guest.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use volantd::agent::AgentClient;
 use volantd::console::Consoles;
 use volantd::event::Events;
-use volantd::http::{Gate, TokenCheck, router};
+use volantd::http::{Door, Gate, TokenCheck, router};
 use volantd::limits::Limits;
-use volantd::log::{DEFAULT_MAX_FILE_BYTES, Logs};
+use volantd::log::Logs;
 use volantd::machine::ports::{
     Accelerator, Adopted, BootMedia, BoxFuture, DiskUse, Guest, GuestEndpoint, Instance,
     InstanceRecord, Launch, Lease, Network, SerialStream, StepError, Vmm, VmmExit, VmmKind,
@@ -40,6 +40,9 @@ use crate::stores::Stores;
 
 /// The token of the API.
 pub(crate) const TOKEN: &str = "the-token-of-the-api";
+
+/// The API's unix socket in the daemon's folder.
+const SOCKET: &str = "api.sock";
 
 /// The address of the first VM.
 const GUEST_IP: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
@@ -73,19 +76,30 @@ impl Lab {
             token: Some(token),
             ..Gate::default()
         };
-        let routes = router(service, Limits::default(), Some(gate));
+        let limits = Limits::default();
+        let token = gate.token.clone();
+        let on_unix = router(Arc::clone(&service), limits.requests, Door::Unix(token));
+        let unix = UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+        tokio::spawn(async move { axum::serve(unix, on_unix).await.unwrap() });
+        let routes = router(service, limits.requests, Door::Tcp(gate));
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         let lab = Self { api, power, dir };
         lab.install().await;
         lab
     }
 
-    async fn install(&self) {
-        let artifact = self.dir.path().join("plugin.cpio");
+    /// An archive with this in it.
+    pub(crate) fn artifact(&self, content: &str) -> PathBuf {
+        let artifact = self.dir.path().join(format!("{content}.cpio"));
         let mut tree = Tree::default();
-        let init = Node::file(0o755, Content::Bytes(b"#!/x".to_vec()));
+        let init = Node::file(0o755, Content::Bytes(content.as_bytes().to_vec()));
         tree.replace(b"init", init).unwrap();
         fs_err::write(&artifact, initramfs::write(&tree, Vec::new()).unwrap()).unwrap();
+        artifact
+    }
+
+    async fn install(&self) {
+        let artifact = self.artifact("plugin");
         let manifest = json!({
             "name": "web", "version": "1", "initramfs": {"url": artifact},
             "workload": {"entrypoint": ["/x"], "base_url": "http://127.0.0.1"},
@@ -127,6 +141,11 @@ impl Lab {
         self.power.send_replace(false);
     }
 
+    /// Makes the VMMs that begin from now on go on.
+    pub(crate) fn restore_power(&self) {
+        self.power.send_replace(true);
+    }
+
     pub(crate) async fn call(&self, request: Request<Body>) -> Response<Incoming> {
         let stream = TcpStream::connect(self.api).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -135,6 +154,17 @@ impl Lab {
         let headers = request.headers_mut();
         headers.insert("host", "localhost".parse().unwrap());
         headers.insert("x-volant-api-key", TOKEN.parse().unwrap());
+        sender.send_request(request).await.unwrap()
+    }
+
+    /// As [`Lab::call`], over the unix socket, with the headers as they are.
+    pub(crate) async fn call_on_unix(&self, mut request: Request<Body>) -> Response<Incoming> {
+        let stream = UnixStream::connect(self.dir.path().join(SOCKET)).await;
+        let io = TokioIo::new(stream.unwrap());
+        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let headers = request.headers_mut();
+        headers.insert("host", "localhost".parse().unwrap());
         sender.send_request(request).await.unwrap()
     }
 
@@ -180,17 +210,18 @@ async fn service(dir: &Path, port: u16, power: &watch::Sender<bool>) -> Arc<Serv
     let (state_dir, subnet) = (dir.join("state"), "127.0.0.0/24".parse().unwrap());
     let artifacts = Arc::new(artifacts);
     let store = Arc::new(Store::open(&dir.join("state.db")).unwrap());
+    let limits = Limits::default();
     let consoles = Arc::new(Consoles::default());
     let host = Arc::new(Host(power.clone()));
     let clock = Arc::new(SystemClock);
-    let events = Events::open(store.clone(), clock.clone());
+    let events = Events::open(store.clone(), clock.clone(), limits.events);
     let events = Arc::new(events.await.unwrap());
     let agent = AgentClient::with_port(port);
     let logs = Logs::new(
         Arc::new(agent.clone()),
         events.clone(),
         clock.clone(),
-        DEFAULT_MAX_FILE_BYTES,
+        limits.logs,
     );
     let logs = Arc::new(logs);
     let registry = Arc::new(Registry::new(machine::Parts {
@@ -228,6 +259,7 @@ async fn service(dir: &Path, port: u16, power: &watch::Sender<bool>) -> Arc<Serv
             cpu_cores: 2,
             memory_mib: 1024,
         },
+        limits,
         info: info(),
     }))
 }

@@ -8,13 +8,16 @@ mod api_artifacts;
 mod api_gate;
 mod artifact;
 mod conformity;
+mod connections;
 mod daemon;
+mod departures;
 mod events;
 mod guest_access;
 mod guest_lab;
 mod media;
 mod net;
 mod netns;
+mod pauses;
 #[cfg(feature = "test-fakes")]
 mod rootfs;
 mod signatures;

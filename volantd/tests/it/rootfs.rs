@@ -16,7 +16,8 @@ use common::name::Name;
 use volantd::agent::AgentClient;
 use volantd::console::Consoles;
 use volantd::event::Events;
-use volantd::log::{DEFAULT_MAX_FILE_BYTES, Logs};
+use volantd::limits::{EventLimits, LogLimits};
+use volantd::log::Logs;
 use volantd::machine::ports::{
     BoxFuture, Guest, GuestEndpoint, Lease, Network, StepError, VmmKind,
 };
@@ -121,11 +122,11 @@ impl Daemon {
         let artifact = stores.install(image, None, rootfs).await.unwrap();
         let wire = Arc::new(Wire::default());
         let store = Arc::new(Store::open(&state_dir.join("state.db")).unwrap());
-        let events = Events::open(store.clone(), Arc::new(SystemClock));
+        let events = Events::open(store.clone(), Arc::new(SystemClock), EventLimits::default());
         let events = Arc::new(events.await.unwrap());
         let agent = Arc::new(AgentClient::with_port(9));
         let clock = Arc::new(SystemClock);
-        let logs = Logs::new(agent, events.clone(), clock, DEFAULT_MAX_FILE_BYTES);
+        let logs = Logs::new(agent, events.clone(), clock, LogLimits::default());
         let registry = Registry::new(Parts {
             events,
             logs: Arc::new(logs),

@@ -4,6 +4,7 @@ use axum::http::HeaderValue;
 
 use super::super::testing::Client;
 use super::*;
+use crate::limits::{EventLimits, LogLimits};
 use crate::log::{Logs, WORKLOAD_LOG};
 use crate::machine::ports::LogSink as _;
 
@@ -95,9 +96,14 @@ async fn logs(dir: &std::path::Path) -> Logs {
     fs_err::write(dir.join(WORKLOAD_LOG), text).unwrap();
     let store = crate::store::Store::open(&dir.join("state.db")).unwrap();
     let clock = Arc::new(SystemClock);
-    let events = crate::event::Events::open(Arc::new(store), clock.clone());
+    let events = crate::event::Events::open(Arc::new(store), clock.clone(), EventLimits::default());
     let agents = Arc::new(crate::agent::AgentClient::default());
-    Logs::new(agents, Arc::new(events.await.unwrap()), clock, 1 << 20)
+    Logs::new(
+        agents,
+        Arc::new(events.await.unwrap()),
+        clock,
+        LogLimits::default(),
+    )
 }
 
 async fn reader(dir: &std::path::Path) -> Reader {
