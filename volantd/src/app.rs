@@ -106,17 +106,7 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
     let info = system_info(config, &hypervisors);
     let network = Arc::new(guest_network(config).await?);
     let media = Arc::new(media_store(config)?);
-    let artifacts = ArtifactStore::open(
-        &ArtifactConfig {
-            state_dir: config.state_dir.clone(),
-            max_bytes: limits.fetches.max_artifact_bytes,
-        },
-        media.clone(),
-    )?;
-    let artifacts = artifacts
-        .with_limits(&limits.fetches)
-        .with_signatures(Arc::clone(&config.signatures));
-    let artifacts = Arc::new(artifacts);
+    let artifacts = Arc::new(artifact_store(config, media.clone())?);
     let consoles = Arc::new(Consoles::new(limits.consoles));
     let store = Arc::new(store);
     let (events, logs) = told(config, &store).await?;
@@ -190,6 +180,17 @@ async fn guest_network(config: &Config) -> Result<LinuxNetwork> {
         .await
         .context("Cannot set the guests' network up")?;
     Ok(network)
+}
+
+fn artifact_store(config: &Config, media: Arc<MediaStore>) -> Result<ArtifactStore> {
+    let limits = &config.limits.fetches;
+    let store = ArtifactConfig {
+        state_dir: config.state_dir.clone(),
+        max_bytes: limits.max_artifact_bytes,
+    };
+    Ok(ArtifactStore::open(&store, media)?
+        .with_limits(limits)
+        .with_signatures(Arc::clone(&config.signatures)))
 }
 
 fn media_store(config: &Config) -> Result<MediaStore> {

@@ -1,7 +1,7 @@
 //! The connections of one listener: so many at a time, each with limits for what its client may take. What clients ask is the router's.
 //!
 //! A client that is slow with a request's head is cut off, and so is one that stops taking what it asked for: what is cut off is the
-//! connection, so that the limits hold for answers, streams, WebSockets and whatever else a connection changes to. One connection too many
+//! connection, so that the limits hold for answers, streams, `WebSocket`s and whatever else a connection changes to. One connection too many
 //! is told so at once, with the status 503: a client that waited in the backlog would not know why.
 
 use std::convert::Infallible;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use common::agent::FILES_PATH;
@@ -31,6 +32,22 @@ const TAR: &str = "application/x-tar";
 pub(super) struct FileQuery {
     /// An absolute path in the guest, at most 4096 bytes. A link as its last part is not followed.
     path: String,
+}
+
+/// The query as it came, once its path is known to be absolute.
+struct AskedQuery(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for AskedQuery {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
+        let QueryOf(FileQuery { path }) = QueryOf::from_request_parts(parts, state).await?;
+        if path.starts_with('/') {
+            return Ok(Self(parts.uri.query().unwrap_or_default().to_owned()));
+        }
+        let detail = "The path must be absolute: it begins with `/`";
+        Err(ServiceError::field("/path", detail).into())
+    }
 }
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
@@ -60,11 +77,9 @@ async fn look(
     State(service): State<Arc<Service>>,
     Extension(limits): Extension<RequestLimits>,
     NamePath(name): NamePath,
-    QueryOf(FileQuery { path }): QueryOf<FileQuery>,
-    RawQuery(query): RawQuery,
+    AskedQuery(query): AskedQuery,
 ) -> Result<Response, HttpError> {
-    check(&path)?;
-    let request = request(Method::HEAD, query, Body::empty())?;
+    let request = request(Method::HEAD, &query, Body::empty())?;
     let way = service.way(&name, Way::Copy)?;
     ask(way, request, limits.copy_timeout).await
 }
@@ -94,11 +109,9 @@ async fn get(
     State(service): State<Arc<Service>>,
     Extension(limits): Extension<RequestLimits>,
     NamePath(name): NamePath,
-    QueryOf(FileQuery { path }): QueryOf<FileQuery>,
-    RawQuery(query): RawQuery,
+    AskedQuery(query): AskedQuery,
 ) -> Result<Response, HttpError> {
-    check(&path)?;
-    let request = request(Method::GET, query, Body::empty())?;
+    let request = request(Method::GET, &query, Body::empty())?;
     let way = service.way(&name, Way::Copy)?;
     ask(way, request, limits.copy_timeout).await
 }
@@ -128,27 +141,17 @@ async fn put(
     State(service): State<Arc<Service>>,
     Extension(limits): Extension<RequestLimits>,
     NamePath(name): NamePath,
-    QueryOf(FileQuery { path }): QueryOf<FileQuery>,
-    RawQuery(query): RawQuery,
+    AskedQuery(query): AskedQuery,
     body: Body,
 ) -> Result<Response, HttpError> {
-    check(&path)?;
-    let request = request(Method::PUT, query, body)?;
+    let request = request(Method::PUT, &query, body)?;
     let way = service.way(&name, Way::Copy)?;
     ask(way, request, limits.copy_timeout).await
 }
 
-fn check(path: &str) -> Result<(), HttpError> {
-    if path.starts_with('/') {
-        return Ok(());
-    }
-    let detail = "The path must be absolute: it begins with `/`";
-    Err(ServiceError::field("/path", detail).into())
-}
-
 /// The same request to the agent. The query goes as it came: a path may have bytes that are no text.
-fn request(method: Method, query: Option<String>, body: Body) -> Result<Request<Body>, HttpError> {
-    let uri = format!("{FILES_PATH}?{}", query.unwrap_or_default());
+fn request(method: Method, query: &str, body: Body) -> Result<Request<Body>, HttpError> {
+    let uri = format!("{FILES_PATH}?{query}");
     Request::builder()
         .method(method)
         .uri(uri)

@@ -98,7 +98,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 fn endless(open: &Arc<Semaphore>) -> Body {
     let permit: OwnedSemaphorePermit = Arc::clone(open).try_acquire_owned().unwrap();
     Body::from_stream(stream::unfold(permit, async |permit| {
-        let piece = Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 65_536]));
+        let piece = Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 65_536]));
         Some((piece, permit))
     }))
 }

@@ -32,7 +32,8 @@ impl Told {
                 let read = line("event: ")
                     .zip(line("data: "))
                     .map(|(kind, data)| (kind.to_owned(), serde_json::from_str(data).unwrap()));
-                self.text = rest.to_owned();
+                let past = self.text.len() - rest.len();
+                self.text.drain(..past);
                 match read {
                     Some(read) => return read,
                     None => continue,

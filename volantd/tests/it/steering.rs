@@ -25,12 +25,18 @@ impl Drop for Place {
 
 impl Place {
     fn new() -> Option<Self> {
-        let daemon = Daemon::start_with(&[
+        Self::with(&[])
+    }
+
+    /// One with more of the environment.
+    fn with(environment: &[(&str, &str)]) -> Option<Self> {
+        let own = [
             ("VOLANT_QEMU", env!("CARGO_BIN_EXE_fake-qemu")),
             ("VOLANT_HYPERVISOR", "qemu"),
             ("VOLANT_KERNEL_VMLINUX", "DIR/kernels/vmlinux"),
             ("VOLANT_DISK_DIRS", "DIR/disks"),
-        ])?;
+        ];
+        let daemon = Daemon::start_with(&[&own, environment].concat())?;
         let place = Self { daemon };
         for folder in ["kernels", "disks"] {
             fs_err::create_dir(place.path(folder)).unwrap();
@@ -341,6 +347,40 @@ fn a_vm_is_upgraded_and_goes_back() {
         (&json!("1"), &json!("2"))
     );
     assert_eq!(place.vm("web", "DELETE", "", "").status, 204);
+}
+
+#[test]
+fn there_are_no_more_plugins_vms_and_versions_than_configured() {
+    let Some(place) = Place::with(&[
+        ("VOLANT_MAX_PLUGINS", "1"),
+        ("VOLANT_MAX_VMS", "1"),
+        ("VOLANT_KEPT_CONFIG_VERSIONS", "2"),
+    ]) else {
+        return;
+    };
+    place.install("1");
+    place.install("2");
+    let other = json!({
+        "name": "y", "version": "1", "initramfs": {"url": place.artifact("y")},
+        "workload": {"entrypoint": ["/x"], "base_url": "http://127.0.0.1"}
+    });
+    let refused = place
+        .daemon
+        .call("POST", "/api/v1/plugins", &other.to_string());
+    refused.is_problem(507, "no-capacity");
+    place.create(&json!({"name": "web", "plugin": "x"}));
+    let second = json!({"name": "second", "plugin": "x"}).to_string();
+    let refused = place.daemon.call("POST", "/api/v1/vms", &second);
+    refused.is_problem(507, "no-capacity");
+    for memory_mb in [200, 300, 400] {
+        let changed = place.patch("web", &json!({"resources": {"memory_mb": memory_mb}}));
+        assert_eq!(changed.status, 200, "{changed:?}");
+    }
+    let history = place.vm("web", "GET", "/config/history", "").json();
+    assert_eq!(history.as_array().unwrap().len(), 2, "{history}");
+    assert_eq!(place.vm("web", "DELETE", "", "").status, 204);
+    let created = place.daemon.call("POST", "/api/v1/vms", &second);
+    assert_eq!(created.status, 201, "{created:?}");
 }
 
 #[test]
