@@ -27,6 +27,7 @@ use crate::log::Logs;
 use crate::machine::ports::{Accelerator, Lease, Vmm as _};
 use crate::machine::{BOOT_DEADLINE_KVM, BOOT_DEADLINE_TCG, Pool, Registry, Settings, SystemClock};
 use crate::media::{MAX_IMAGE_BYTES, MediaConfig, MediaStore};
+use crate::metrics::Metrics;
 use crate::net::{LinuxNetwork, NetConfig};
 use crate::service::{HostCapacity, Parts, Service};
 use crate::state_lock::{StateLock, make_dir};
@@ -108,6 +109,7 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
     let media = Arc::new(media_store(config)?);
     let artifacts = Arc::new(artifact_store(config, media.clone())?);
     let consoles = Arc::new(Consoles::new(limits.consoles));
+    let metrics = Arc::new(Metrics::default());
     let store = Arc::new(store);
     let (events, logs) = told(config, &store).await?;
     let tcg = info.accelerator == Accelerator::Tcg.as_str();
@@ -120,6 +122,7 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
         console: consoles.clone(),
         logs: logs.clone(),
         events: events.clone(),
+        boots: metrics.clone(),
         clock: Arc::new(SystemClock),
         settings: Settings {
             state_dir: config.state_dir.clone(),
@@ -149,6 +152,7 @@ async fn assemble(config: &Config) -> Result<Arc<Service>> {
         events,
         agent: AgentClient::default(),
         clock: Arc::new(SystemClock),
+        metrics,
         capacity: host_capacity()?,
         limits,
         info,

@@ -139,6 +139,8 @@ pub struct Config {
     pub signatures: Arc<Signatures>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// The collector that traces go to (OTLP over HTTP), if they go anywhere.
+    pub otlp_endpoint: Option<reqwest::Url>,
 }
 
 /// One line of `volantd config`.
@@ -286,6 +288,8 @@ settings! {
     require_signatures, "require-signatures", "VOLANT_REQUIRE_SIGNATURES", "false";
     /// `text` or `json`
     log_format, "log-format", "VOLANT_LOG_FORMAT", "text";
+    /// Collector that traces are sent to (OTLP over HTTP), such as `http://127.0.0.1:4318`; empty for none
+    otlp_endpoint, "otlp-endpoint", "VOLANT_OTLP_ENDPOINT", "";
 }
 
 /// A TOML string, number, truth value or list of strings, as text: flags and variables are text too.
@@ -398,6 +402,7 @@ fn resolve(
             "log_format",
             &[("text", LogFormat::Text), ("json", LogFormat::Json)],
         )?,
+        otlp_endpoint: read.collector("otlp_endpoint")?,
         state_dir,
         api_listen,
         token_file,
@@ -574,6 +579,7 @@ mod tests {
             ("VOLANT_API_ALLOW_CIDR", "10.0.0.0/99"),
             ("VOLANT_MAX_BODY_KIB", "0"),
             ("VOLANT_MAX_STREAMS", "many"),
+            ("VOLANT_OTLP_ENDPOINT", "127.0.0.1:4318"),
         ];
         for (key, value) in table {
             let message = run(&Flags::default(), "", &[(key, value)])

@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use common::exit_code::ExitCode;
 use volantd::config::{self, Flags};
+use volantd::logging::Logging;
 
 /// Installs plugins and runs them as microVMs.
 #[derive(Debug, Parser)]
@@ -61,12 +62,14 @@ fn run(cli: &Cli) -> Result<()> {
         show(&settings);
         return Ok(());
     }
-    volantd::logging::init(config.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("volantd")
         .build()?;
+    let endpoint = config.otlp_endpoint.as_ref();
+    let logging = Logging::begin(config.log_format, endpoint, runtime.handle())?;
     let outcome = runtime.block_on(volantd::app::run(config));
+    runtime.block_on(logging.end());
     // Work on blocking threads, such as the copy of a large image, is cut off: it is done anew after the next start.
     runtime.shutdown_timeout(BLOCKING_GRACE);
     outcome

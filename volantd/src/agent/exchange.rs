@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 
 use super::AgentError;
 use super::connect::Stream;
+use crate::cause::Cause;
 
 /// The largest answer that is read, in bytes: a status with 64 phases and long sentences has about 8 KiB.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -39,9 +40,10 @@ pub(super) async fn exchange(
     if let Some((name, value)) = call.header {
         request = request.header(name, value);
     }
-    let request = request
+    let mut request = request
         .body(Empty::<Bytes>::new())
         .map_err(|error| AgentError::Http(Box::new(error)))?;
+    Cause::current().mark(request.headers_mut());
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_HEAD_BYTES);
     let (mut sender, connection) = builder

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{ANSWER_LIMIT, AgentClient, AgentError, connect};
+use crate::cause::Cause;
 use crate::machine::ports::{BoxFuture, GuestEndpoint};
 use crate::task;
 
@@ -63,6 +64,7 @@ impl AgentClient {
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::from_static("guest"));
         headers.remove(SECRET_HEADER);
+        Cause::current().mark(headers);
         if trust == Trust::Secret {
             let mut secret = HeaderValue::from_str(guest.secret.expose())
                 .map_err(|error| AgentError::Http(Box::new(error)))?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fledge::signature::PublicKey;
+use reqwest::Url;
 
 use super::{ConfigError, Origin, Setting};
 use crate::access::{Access, Network, Origins};
@@ -197,6 +198,28 @@ impl Reader<'_> {
             ));
         }
         Ok(Signatures::new(keys, policy))
+    }
+
+    /// The address of a collector. One with a password would be shown by `volantd config` and in the log.
+    pub(super) fn collector(&self, key: &'static str) -> Result<Option<Url>, ConfigError> {
+        let text = self.text(key);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let url = Url::parse(text).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        });
+        url.map(Some).ok_or_else(|| {
+            self.wrong(
+                key,
+                "expected an address such as http://127.0.0.1:4318, without a password",
+            )
+        })
     }
 
     pub(super) fn number(

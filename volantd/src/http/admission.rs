@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::HttpError;
 use crate::limits::RequestLimits;
+use crate::metrics::{Metrics, OpenStream};
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER_S: &str = "1";
@@ -23,20 +24,23 @@ const RETRY_AFTER_S: &str = "1";
 pub(super) struct Room {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 /// A place in the room; free again when the last copy is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     _permit: Arc<OwnedSemaphorePermit>,
+    _stream: Option<Arc<OpenStream>>,
 }
 
 impl Room {
-    pub(super) fn new(limits: &RequestLimits) -> Self {
+    pub(super) fn new(limits: &RequestLimits, metrics: Arc<Metrics>) -> Self {
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
             requests: places(limits.max_requests),
             streams: places(limits.max_streams),
+            metrics,
         }
     }
 }
@@ -46,7 +50,8 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let places = if is_stream(request.uri()) {
+    let is_stream = is_stream(request.uri());
+    let places = if is_stream {
         &room.streams
     } else {
         &room.requests
@@ -56,6 +61,7 @@ pub(super) async fn admit(
     };
     let place = Place {
         _permit: Arc::new(permit),
+        _stream: is_stream.then(|| Arc::new(OpenStream::new(Arc::clone(&room.metrics)))),
     };
     // Whoever goes on after the answer, such as a WebSocket, takes it from here.
     request.extensions_mut().insert(place.clone());
@@ -168,7 +174,7 @@ mod tests {
             max_streams: 1,
             ..RequestLimits::default()
         };
-        let room = Arc::new(Room::new(&limits));
+        let room = Arc::new(Room::new(&limits, Arc::default()));
         let router: Router = Router::new()
             .fallback(get(async || "hello"))
             .layer(from_fn_with_state(room, admit));

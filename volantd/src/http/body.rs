@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::admission::Place;
 use super::problem::HttpError;
+use crate::cause::Cause;
 use crate::limits::RequestLimits;
 
 /// A JSON body of type `T`; unknown members are ignored as in the Go system.
@@ -177,11 +178,12 @@ impl Upgrade {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let Self { upgrade, place } = self;
+        let cause = Cause::current();
         upgrade
             .max_message_size(max_message_bytes)
             .max_frame_size(max_message_bytes)
             .on_upgrade(async move |socket| {
-                serve(socket).await;
+                cause.scope(serve(socket)).await;
                 drop(place);
             })
     }

@@ -1,7 +1,6 @@
 //! Work that goes on when its client goes away: what was begun for a user is not left half done.
 
-use tracing::Instrument as _;
-
+use crate::cause::Cause;
 use crate::service::{ErrorKind, ServiceError};
 use crate::task;
 
@@ -9,7 +8,7 @@ use crate::task;
 pub(super) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
 ) -> Result<T, ServiceError> {
-    let done = task::spawn("request", work.in_current_span()).await;
+    let done = task::spawn("request", Cause::current().scope(work)).await;
     // Not joined: the daemon ends, or the work panicked, which its task has reported.
     let interrupted = || ServiceError::new(ErrorKind::Internal, "The request was interrupted");
     done.unwrap_or_else(|_| Err(interrupted()))

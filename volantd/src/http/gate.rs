@@ -14,7 +14,7 @@ use crate::access::{Access, Page};
 /// What a page that is listed may send.
 const ALLOWED_METHODS: &str = "GET, POST, PUT, PATCH, DELETE, OPTIONS";
 const ALLOWED_HEADERS: &str = "content-type, authorization, x-requested-with, x-volant-api-key, if-match, \
-     idempotency-key, last-event-id";
+     idempotency-key, last-event-id, x-request-id, traceparent, tracestate";
 
 /// What it may read beside the body.
 const EXPOSED_HEADERS: &str = "content-type, x-total-count, etag, retry-after, x-request-id";

@@ -15,11 +15,13 @@ mod files;
 mod gate;
 mod guest_answer;
 mod logs;
+mod metrics;
 mod once;
 mod openapi;
 mod plugins;
 mod problem;
 mod proxy;
+mod requests;
 mod stats;
 mod system;
 #[cfg(test)]
@@ -29,27 +31,22 @@ mod vms;
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::IntoResponse;
 use axum::{Extension, Router};
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::access::Access;
 use crate::limits::RequestLimits;
 use crate::service::Service;
 use admission::Room;
-use problem::{HttpError, Incomplete};
+use problem::HttpError;
 
 pub use auth::TokenCheck;
 pub use openapi::document;
-
-/// The header that names a request in answers and in the log.
-const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The routes that need a token, where there is one.
 fn guarded() -> OpenApiRouter<Arc<Service>> {
@@ -68,6 +65,7 @@ fn guarded() -> OpenApiRouter<Arc<Service>> {
         .merge(files::routes())
         .merge(proxy::routes())
         .merge(stats::routes())
+        .merge(metrics::routes())
 }
 
 /// The routes that never do.
@@ -104,7 +102,8 @@ pub fn router(service: Arc<Service>, limits: RequestLimits, door: Door) -> Route
         Arc::clone(&service),
         once::once,
     ));
-    let finish = |api: Router<Arc<Service>>| finished(api.merge(open()), limits);
+    let room = Room::new(&limits, Arc::clone(service.metrics()));
+    let finish = |api: Router<Arc<Service>>| finished(api.merge(open()), limits, room);
     let api = match door {
         Door::Unix(None) => finish(api),
         Door::Unix(Some(token)) => {
@@ -120,13 +119,15 @@ pub fn router(service: Arc<Service>, limits: RequestLimits, door: Door) -> Route
             finish(api).layer(middleware::from_fn_with_state(access, gate::check))
         }
     };
-    api.layer(middleware::from_fn(complete_problem))
-        .with_state(service)
+    api.layer(middleware::from_fn_with_state(
+        Arc::clone(&service),
+        requests::follow,
+    ))
+    .with_state(service)
 }
 
 /// The routes with what holds for all of them.
-fn finished(api: Router<Arc<Service>>, limits: RequestLimits) -> Router<Arc<Service>> {
-    let room = Arc::new(Room::new(&limits));
+fn finished(api: Router<Arc<Service>>, limits: RequestLimits, room: Room) -> Router<Arc<Service>> {
     api.fallback(async || {
         HttpError::plain(
             StatusCode::NOT_FOUND,
@@ -151,24 +152,8 @@ fn finished(api: Router<Arc<Service>>, limits: RequestLimits) -> Router<Arc<Serv
     }))
     .layer(DefaultBodyLimit::max(limits.max_body_bytes))
     .layer(Extension(limits))
-    .layer(middleware::from_fn_with_state(room, admission::admit))
-}
-
-/// Gives each request an id, and each problem its path and that id.
-async fn complete_problem(request: Request, next: Next) -> Response {
-    let id = uuid::Uuid::now_v7().to_string();
-    let path = request.uri().path().to_owned();
-    let span =
-        tracing::info_span!("request", request_id = %id, method = %request.method(), path = %path);
-    let mut response = next.run(request).instrument(span).await;
-    if let Some(Incomplete(mut problem)) = response.extensions_mut().remove::<Incomplete>() {
-        problem.instance = path;
-        problem.request_id.clone_from(&id);
-        let text = serde_json::to_string(&problem).unwrap_or_default();
-        *response.body_mut() = Body::from(text);
-    }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID_HEADER, value);
-    }
-    response
+    .layer(middleware::from_fn_with_state(
+        Arc::new(room),
+        admission::admit,
+    ))
 }

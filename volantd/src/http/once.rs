@@ -13,6 +13,7 @@ use common::digest::Digest;
 
 use super::body::body;
 use super::problem::HttpError;
+use crate::cause::Cause;
 use crate::service::{ErrorKind, KeptAnswer, Service, ServiceError};
 use crate::task;
 
@@ -70,7 +71,7 @@ async fn answer(
         drop(alone);
         response
     };
-    let done = task::spawn("request", work).await;
+    let done = task::spawn("request", Cause::current().scope(work)).await;
     // Not joined: the daemon ends, or the work panicked, which its task has reported.
     let interrupted = || ServiceError::new(ErrorKind::Internal, "The request was interrupted");
     done.map_err(|_| interrupted())?

@@ -43,7 +43,7 @@ pub(super) const fn status_and_code(kind: ErrorKind) -> (StatusCode, &'static st
     }
 }
 
-/// A response that says what went wrong. `instance` and `request_id` are filled in by [`super::complete_problem`].
+/// A response that says what went wrong. `instance` and `request_id` are filled in by [`super::requests::follow`].
 #[derive(Debug)]
 pub(super) struct HttpError(pub(super) Box<Problem>);
 

@@ -35,6 +35,7 @@ use super::record::{ConfigVersion, Durability, JournalError, VmRecord};
 use super::requests::{Admission, Denial, Request, admit, prioritise};
 use super::state::{Event, Next, Phase, State, step};
 use super::timeline::Timeline;
+use crate::cause::Cause;
 
 /// Requests to one VM that may wait. Each is decided within moments; more callers wait for their turn.
 pub(super) const INBOX_REQUESTS: usize = 32;
@@ -73,6 +74,8 @@ pub(super) struct Asked {
     pub(super) grace: Option<Duration>,
     /// When it arrived at the API.
     pub(super) arrived: Instant,
+    /// Whose it is, for the log.
+    pub(super) cause: Cause,
     pub(super) reply: Reply,
 }
 
@@ -80,6 +83,8 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Reconfigure {
     pub(super) version: ConfigVersion,
+    /// Whose it is, for the log.
+    pub(super) cause: Cause,
     pub(super) reply: oneshot::Sender<Result<Arc<ConfigVersion>, MachineError>>,
 }
 
@@ -87,10 +92,10 @@ pub(super) struct Reconfigure {
 pub(super) type Reply = oneshot::Sender<Result<Vm, MachineError>>;
 
 /// How a driver begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Origin {
     /// The VM was created just now, by a request that arrived then.
-    Created(Instant),
+    Created(Instant, Cause),
     /// An earlier daemon left it.
     Recovered,
     /// The driver before this one panicked.
@@ -113,6 +118,8 @@ pub(super) struct Driver {
     timeline: Option<Timeline>,
     /// When the request that the present launch answers arrived.
     arrived: Instant,
+    /// Whose request the VM follows, until it is where that wanted it.
+    cause: Cause,
     relaunches: Backoff,
     up_since: Option<Instant>,
     deleters: Vec<Reply>,
@@ -134,9 +141,9 @@ impl Driver {
         origin: Origin,
     ) -> Self {
         let paths = parts.settings.paths(&record);
-        let arrived = match origin {
-            Origin::Created(arrived) => arrived,
-            Origin::Recovered | Origin::Panicked => Instant::now(),
+        let (arrived, cause) = match &origin {
+            Origin::Created(arrived, cause) => (*arrived, cause.clone()),
+            Origin::Recovered | Origin::Panicked => (Instant::now(), Cause::default()),
         };
         Self {
             parts,
@@ -151,6 +158,7 @@ impl Driver {
             may_have_agent: false,
             timeline: None,
             arrived,
+            cause,
             relaunches: Backoff::new(FIRST_RELAUNCH, SLOWEST_RELAUNCH),
             up_since: None,
             deleters: Vec::new(),
@@ -164,7 +172,7 @@ impl Driver {
     /// Runs until nothing of the VM is left; gives back whoever waits to hear that.
     pub(super) async fn run(mut self) -> Vec<Reply> {
         match self.origin {
-            Origin::Created(_) => {}
+            Origin::Created(..) => {}
             Origin::Recovered => self.resume().await,
             Origin::Panicked => self.give_up().await,
         }
@@ -175,8 +183,9 @@ impl Driver {
             ) {
                 self.answer_movers(None);
             }
+            let cause = self.cause.clone();
             match self.state().phase {
-                Phase::Pending => self.launch().await,
+                Phase::Pending => cause.scope(self.launch()).await,
                 // Only a launch makes this phase, and it leaves it. A daemon that finds it recorded has made it `Pending`.
                 Phase::Preparing => {
                     let failure = bug("A launch was left unfinished");
@@ -184,11 +193,11 @@ impl Driver {
                 }
                 Phase::Starting | Phase::Running { .. } => self.supervise().await,
                 Phase::Paused { .. } => self.hold().await,
-                Phase::Stopping => self.stop().await,
+                Phase::Stopping => cause.scope(self.stop()).await,
                 Phase::Stopped | Phase::Failed { .. } => self.rest().await,
                 Phase::Crashed { .. } => self.back_off().await,
                 Phase::Deleting => {
-                    self.remove().await;
+                    cause.scope(self.remove()).await;
                     return self.deleters;
                 }
             }
@@ -344,15 +353,17 @@ impl Driver {
         prioritise(&mut batch, Command::is_delete);
         for command in batch {
             match command {
-                Command::Ask(asked) => self.answer(asked).await,
-                Command::Reconfigure(new) => self.reconfigure(*new).await,
+                Command::Ask(asked) => asked.cause.clone().scope(self.answer(asked)).await,
+                Command::Reconfigure(new) => {
+                    new.cause.clone().scope(self.reconfigure(*new)).await;
+                }
             }
         }
     }
 
     /// Records a new configuration. What runs keeps its own until the next launch.
     async fn reconfigure(&mut self, new: Reconfigure) {
-        let Reconfigure { version, reply } = new;
+        let Reconfigure { version, reply, .. } = new;
         let answer = self.record_config(version).await;
         drop(reply.send(answer));
     }
@@ -421,8 +432,6 @@ impl Driver {
         if begins_anew {
             self.record.progress.failure = None;
             self.record.progress.proven = false;
-        }
-        if begins_anew {
             self.record.progress.quick_ends = 0;
         }
         let grace_ms = command.grace.map(|grace| grace.as_millis());
@@ -436,6 +445,7 @@ impl Driver {
             self.relaunches.reset();
             self.observed.crash_loop = false;
         }
+        self.cause = command.cause.clone();
         self.publish();
         Ok(())
     }

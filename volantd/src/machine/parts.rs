@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::lease::Pool;
-use super::ports::{ConsoleSink, EventSink, Guest, LogSink, Media, Network, VmPaths, Vmm};
+use super::ports::{
+    BootSink, ConsoleSink, EventSink, Guest, LogSink, Media, Network, VmPaths, Vmm,
+};
 use super::record::{Journal, VmRecord};
 
 /// How long a guest may take from its boot to its agent's first word, unless the configuration says otherwise, with hardware virtualization.
@@ -60,6 +62,8 @@ pub struct Parts {
     pub logs: Arc<dyn LogSink>,
     /// Hears of changes.
     pub events: Arc<dyn EventSink>,
+    /// Hears how long starts took.
+    pub boots: Arc<dyn BootSink>,
     /// Tells the time of day.
     pub clock: Arc<dyn Clock>,
     /// Numbers.

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use common::agent::AgentStatus;
-use common::api::Vm;
+use common::api::{BootTimeline, Vm};
 use common::digest::Digest;
 use common::guest_config::Secret;
 use common::manifest::Manifest;
@@ -394,6 +394,12 @@ pub trait LogSink: Send + Sync {
     fn remove(&self, vm: &Name);
     /// The last `lines` lines that its workload wrote in the launch that is followed. May read a file.
     fn tail(&self, vm: &Name, state_dir: &Path, lines: usize) -> String;
+}
+
+/// Hears how long starts took.
+pub trait BootSink: Send + Sync {
+    /// A start is over: its VM is ready, and `boot` is complete. Not called for a guest that an earlier daemon started.
+    fn booted(&self, boot: &BootTimeline);
 }
 
 /// Keeps and shows what guests write on their serial lines.

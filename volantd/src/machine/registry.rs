@@ -29,6 +29,7 @@ use super::ports::VmPaths;
 use super::public::{self, Observed};
 use super::record::{ConfigVersion, Draft, VmRecord};
 use super::requests::Request;
+use crate::cause::Cause;
 use crate::task;
 
 /// How long a new daemon waits to know of all VMs before it serves anybody.
@@ -144,7 +145,8 @@ impl Registry {
         let inner = Arc::clone(&self.inner);
         let name = new.name.clone();
         // In a task of its own: a caller that goes away must not leave a record without a driver.
-        let created = task::spawn("create-vm", async move { inner.create(new).await }).await;
+        let creation = Cause::current().scope(async move { inner.create(new).await });
+        let created = task::spawn("create-vm", creation).await;
         created.unwrap_or(Err(MachineError::Interrupted { name }))
     }
 
@@ -295,7 +297,11 @@ impl Registry {
         };
         self.inner.check_cmdline(&Blueprint::of(name, &version))?;
         self.tell(name, |reply| {
-            Command::Reconfigure(Box::new(Reconfigure { version, reply }))
+            Command::Reconfigure(Box::new(Reconfigure {
+                version,
+                cause: Cause::current(),
+                reply,
+            }))
         })
         .await
     }
@@ -336,6 +342,7 @@ impl Registry {
                 request,
                 grace,
                 arrived: Instant::now(),
+                cause: Cause::current(),
                 reply,
             })
         })
@@ -397,7 +404,7 @@ impl Inner {
         tracing::info!(vm = %record.blueprint.name, plugin = %record.blueprint.plugin, ip = %record.lease.ip, "vm created");
         let vm = public::vm(&record, &Observed::default(), &self.parts.settings);
         self.parts.events.changed(None, Some(&vm));
-        drop(self.begin(record, Origin::Created(arrived)));
+        drop(self.begin(record, Origin::Created(arrived, Cause::current())));
         Ok(vm)
     }
 

@@ -55,11 +55,13 @@ impl Timeline {
         self.so_far.workload_ms = workload.or(self.so_far.workload_ms);
     }
 
-    /// The service works, seen from the host. Only the first time counts.
-    pub(super) fn ready(&mut self, now: Instant) {
-        if self.so_far.ready_ms.is_none() {
+    /// The service works, seen from the host. Only the first time counts; says whether this is it.
+    pub(super) fn ready(&mut self, now: Instant) -> bool {
+        let is_first = self.so_far.ready_ms.is_none();
+        if is_first {
             self.so_far.ready_ms = Some(self.since_origin(now));
         }
+        is_first
     }
 
     pub(super) fn so_far(&self) -> BootTimeline {
@@ -118,8 +120,8 @@ mod tests {
         timeline.heard(&status(150_000, &marks), at(200));
         assert_eq!(timeline.so_far().kernel_ms, Some(50.0));
         timeline.heard(&status(160_000, &marks), at(200));
-        timeline.ready(at(205));
-        timeline.ready(at(900));
+        assert!(timeline.ready(at(205)));
+        assert!(!timeline.ready(at(900)));
         let expected = BootTimeline {
             vmm_ms: Some(30.0),
             kernel_ms: Some(40.0),

@@ -10,6 +10,7 @@ mod events;
 mod guest;
 mod host_use;
 mod logs;
+mod metrics;
 mod plugins;
 mod stats;
 mod system;
@@ -20,7 +21,7 @@ mod wait;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::api::SystemInfo;
 
@@ -32,6 +33,7 @@ use crate::limits::Limits;
 use crate::log::Logs;
 use crate::machine::{Clock, Registry};
 use crate::media::MediaStore;
+use crate::metrics::Metrics;
 pub use crate::store::KeptAnswer;
 use crate::store::Store;
 use versions::PluginVersions;
@@ -83,6 +85,8 @@ pub struct Parts {
     pub agent: AgentClient,
     /// Tells the time of day.
     pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// What VMs may have.
     pub capacity: HostCapacity,
     /// How much there may be of everything.
@@ -100,6 +104,9 @@ pub struct Service {
     host_use: host_use::HostUse,
     keys: answers::Keys,
     places: Places,
+    began: Instant,
+    /// One scrape measures at a time: many of them must not fill the blocking threads.
+    measuring: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for Service {
@@ -121,6 +128,8 @@ impl Service {
             host_use: host_use::HostUse::default(),
             keys: answers::Keys::default(),
             places,
+            began: Instant::now(),
+            measuring: Arc::default(),
         }
     }
 

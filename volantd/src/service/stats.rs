@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ErrorKind, Service, ServiceError};
 use crate::machine::{Live, LiveGuest};
-use crate::usage::{self, NetworkUse, ProcessUse, UsageError};
+use crate::usage::{self, NetworkUse, ProcessUse, Taps};
 
 /// How long guests and VMMs may take to say what they use. One that takes longer is left out of an answer, which is not delayed by it.
 const ASK_LIMIT: Duration = Duration::from_secs(1);
@@ -28,7 +28,10 @@ impl Service {
         let vm = self.get_vm(name)?;
         let status = vm.status;
         let measured = match self.parts.registry.live(name)? {
-            Some(guest) => self.measure(vm, guest, Instant::now() + ASK_LIMIT).await,
+            Some(guest) => {
+                let deadline = Instant::now() + ASK_LIMIT;
+                self.measure(vm, guest, deadline, taps().await).await
+            }
             None => None,
         };
         measured.ok_or_else(|| {
@@ -41,20 +44,27 @@ impl Service {
     /// What all VMs use whose VMM lives, oldest first.
     pub async fn all_stats(&self) -> Vec<VmStats> {
         let deadline = Instant::now() + ASK_LIMIT;
+        let taps = taps().await;
         let living = self.list_vms().into_iter().filter_map(|vm| {
             // One that goes meanwhile uses nothing.
             let guest = self.parts.registry.live(&vm.name).ok().flatten()?;
             Some((vm, guest))
         });
         stream::iter(living)
-            .map(|(vm, guest)| self.measure(vm, guest, deadline))
+            .map(|(vm, guest)| self.measure(vm, guest, deadline, Arc::clone(&taps)))
             .buffered(MAX_ASKED)
             .filter_map(async |measured| measured)
             .collect()
             .await
     }
 
-    async fn measure(&self, vm: Vm, guest: LiveGuest, deadline: Instant) -> Option<VmStats> {
+    async fn measure(
+        &self,
+        vm: Vm,
+        guest: LiveGuest,
+        deadline: Instant,
+        taps: Arc<Taps>,
+    ) -> Option<VmStats> {
         let live = guest.live;
         let asked = async {
             // A paused guest answers nobody.
@@ -66,7 +76,7 @@ impl Service {
         };
         let disks = async { timeout_at(deadline, live.vmm.disks()).await.ok()?.ok() };
         let (host, guest, disks) = tokio::join!(host(&live), asked, disks);
-        let (process, network) = host?;
+        let process = host?;
         let disks = disks.unwrap_or_default().into_iter().map(|disk| DiskStats {
             name: disk.name,
             read_bytes: disk.read_bytes,
@@ -82,18 +92,22 @@ impl Service {
                 memory_pss_bytes: process.memory_pss_bytes,
             },
             guest,
-            network: network.map(network_stats),
+            network: taps.of(&live.lease.tap).map(network_stats),
             disks: disks.collect(),
         })
     }
 }
 
+async fn taps() -> Arc<Taps> {
+    let read = tokio::task::spawn_blocking(Taps::read).await;
+    Arc::new(read.unwrap_or_default())
+}
+
 /// What the VMM uses of the host. None if it has ended.
-async fn host(live: &Arc<Live>) -> Option<(ProcessUse, Option<NetworkUse>)> {
+async fn host(live: &Arc<Live>) -> Option<ProcessUse> {
     let live = Arc::clone(live);
     let read = tokio::task::spawn_blocking(move || {
-        let process = usage::of_process(live.record.pid, live.record.start_ticks)?;
-        Ok::<_, UsageError>((process, usage::of_tap(&live.lease.tap)))
+        usage::of_process(live.record.pid, live.record.start_ticks)
     });
     match read.await {
         Ok(Ok(used)) => Some(used),

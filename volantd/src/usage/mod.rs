@@ -1,13 +1,15 @@
-//! What a VM uses of its host: its VMM's CPU time and memory, and what went through its tap. Asks no guest and no VMM, and remembers
-//! nothing: who wants a rate reads twice.
+//! What a VM uses of its host: its VMM's CPU time and memory, and what went through its tap; and what this daemon itself uses. Asks no guest
+//! and no VMM, and remembers nothing: who wants a rate reads twice.
 
 mod parse;
 
+use std::collections::HashMap;
 use std::io;
 
 use fs_err as fs;
+use nix::sys::resource::{Resource, getrlimit};
 
-use parse::{ProcessTimes, interface, process_times, pss_bytes};
+use parse::{ProcessTimes, bytes_of, interfaces, process_times};
 
 /// Where the kernel shows processes.
 const PROC: &str = "/proc";
@@ -54,6 +56,19 @@ pub struct ProcessUse {
     pub memory_pss_bytes: Option<u64>,
 }
 
+/// What this daemon itself uses. None where the kernel does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnUse {
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// The most that it may open.
+    pub max_fds: Option<u64>,
+    /// Resident memory, in bytes.
+    pub resident_bytes: Option<u64>,
+    /// CPU time in user and kernel mode, in microseconds.
+    pub cpu_us: Option<u64>,
+}
+
 /// What went through an interface, as the guest behind it sees it: what the host's end sends, the guest receives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NetworkUse {
@@ -82,7 +97,7 @@ pub fn of_process(pid: u32, start_ticks: u64) -> Result<ProcessUse, UsageError> 
         return Err(UsageError::Gone { pid });
     }
     let memory = match read(pid, "smaps_rollup") {
-        Ok(rollup) => pss_bytes(&rollup),
+        Ok(rollup) => bytes_of(&rollup, "Pss:"),
         Err(UsageError::Read { .. }) => None,
         Err(error) => return Err(error),
     };
@@ -90,6 +105,25 @@ pub fn of_process(pid: u32, start_ticks: u64) -> Result<ProcessUse, UsageError> 
         cpu_us: times.cpu_us,
         memory_pss_bytes: memory,
     })
+}
+
+/// Reads what this process uses.
+pub fn of_own() -> OwnUse {
+    let pid = std::process::id();
+    let open = fs::read_dir(format!("{PROC}/{pid}/fd")).ok();
+    OwnUse {
+        open_fds: open.and_then(|open| u64::try_from(open.count()).ok()),
+        max_fds: getrlimit(Resource::RLIMIT_NOFILE)
+            .ok()
+            .map(|(soft, _)| soft),
+        resident_bytes: read(pid, "status")
+            .ok()
+            .and_then(|status| bytes_of(&status, "VmRSS:")),
+        cpu_us: read(pid, "stat")
+            .ok()
+            .and_then(|stat| process_times(&stat))
+            .map(|times| times.cpu_us),
+    }
 }
 
 fn read(pid: u32, file: &str) -> Result<String, UsageError> {
@@ -104,10 +138,21 @@ fn read(pid: u32, file: &str) -> Result<String, UsageError> {
     })
 }
 
-/// Reads what went through the tap of a guest. None if there is no such interface.
-pub fn of_tap(tap: &str) -> Option<NetworkUse> {
-    let text = fs::read_to_string(INTERFACES).ok()?;
-    interface(&text, tap).map(seen_from_guest)
+/// What went through all interfaces, read at once: the kernel writes the whole table for whoever wants one line of it.
+#[derive(Debug, Default)]
+pub struct Taps(HashMap<String, NetworkUse>);
+
+impl Taps {
+    /// Reads them; none where the kernel does not show them. Blocks, some milliseconds for a thousand.
+    pub fn read() -> Self {
+        let text = fs::read_to_string(INTERFACES).unwrap_or_default();
+        Self(interfaces(&text).collect())
+    }
+
+    /// What went through the tap of a guest. None if there is no such interface.
+    pub fn of(&self, tap: &str) -> Option<NetworkUse> {
+        self.0.get(tap).copied().map(seen_from_guest)
+    }
 }
 
 /// The other end of what the host counts.
@@ -145,9 +190,17 @@ mod tests {
     }
 
     #[test]
+    fn this_daemon_is_measured() {
+        let own = of_own();
+        assert!(own.open_fds.unwrap() >= 3 && own.open_fds <= own.max_fds);
+        assert!(own.resident_bytes.unwrap() > 4096 && own.cpu_us.is_some());
+    }
+
+    #[test]
     fn an_interface_is_measured() {
-        assert!(of_tap("lo").is_some());
-        assert_eq!(of_tap("no-such-tap"), None);
+        let taps = Taps::read();
+        assert!(taps.of("lo").is_some());
+        assert_eq!(taps.of("no-such-tap"), None);
     }
 
     #[test]

@@ -32,19 +32,23 @@ pub(super) fn process_times(stat: &str) -> Option<ProcessTimes> {
     })
 }
 
-/// The `Pss` of a `/proc/PID/smaps_rollup` (`proc_pid_smaps(5)`), in bytes.
-pub(super) fn pss_bytes(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+/// A line such as `Pss:    1234 kB` of a `/proc/PID/smaps_rollup` or `status` (`proc_pid_smaps(5)`, `proc_pid_status(5)`), in bytes.
+pub(super) fn bytes_of(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
     kib.checked_mul(1024)
 }
 
-/// The counters of one interface in a `/proc/PID/net/dev`, in the order of `dev_seq_printf_stats` in net/core/net-procs.c.
-pub(super) fn interface(table: &str, name: &str) -> Option<NetworkUse> {
-    let counters = table.lines().find_map(|line| {
-        let (this, counters) = line.split_once(':')?;
-        (this.trim() == name).then_some(counters)
-    })?;
+/// The interfaces in a `/proc/PID/net/dev`.
+pub(super) fn interfaces(table: &str) -> impl Iterator<Item = (String, NetworkUse)> {
+    table.lines().filter_map(|line| {
+        let (name, counters) = line.split_once(':')?;
+        Some((name.trim().to_owned(), network_use(counters)?))
+    })
+}
+
+/// One interface's counters, in the order of `dev_seq_printf_stats` in net/core/net-procs.c.
+fn network_use(counters: &str) -> Option<NetworkUse> {
     let counter = |index: usize| -> Option<u64> {
         counters.split_ascii_whitespace().nth(index)?.parse().ok()
     };
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn the_share_of_memory_is_found() {
         let rollup = "55d0-7ffe ---p 00000000 00:00 0    [rollup]\nRss:   9000 kB\nPss:      1234 kB\nPss_Dirty:  7 kB\n";
-        assert_eq!(pss_bytes(rollup), Some(1234 * 1024));
+        assert_eq!(bytes_of(rollup, "Pss:"), Some(1234 * 1024));
         for broken in [
             "",
             "Pss: kB",
@@ -91,12 +95,12 @@ mod tests {
             "Pss: -1 kB",
             "Pss: 18446744073709551615 kB",
         ] {
-            assert_eq!(pss_bytes(broken), None, "{broken}");
+            assert_eq!(bytes_of(broken, "Pss:"), None, "{broken}");
         }
     }
 
     #[test]
-    fn an_interface_is_found_by_its_whole_name() {
+    fn interfaces_are_read_line_by_line() {
         let table = "Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
@@ -110,9 +114,8 @@ vttap-1: 17 18\n";
             tx_packets: 10,
             tx_dropped: 12,
         };
-        assert_eq!(interface(table, "vttap-10"), Some(expected));
-        for absent in ["vttap-1", "vttap", "face", ""] {
-            assert_eq!(interface(table, absent), None, "{absent}");
-        }
+        let found: Vec<_> = interfaces(table).collect();
+        assert_eq!(found[1], ("vttap-10".to_owned(), expected));
+        assert_eq!((found.len(), found[0].0.as_str()), (2, "lo"));
     }
 }

@@ -19,6 +19,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// Where a daemon listens on TCP, in a namespace of its own.
 const TCP_ADDRESS: &str = "127.0.0.1:7777";
 
+/// Where a daemon's log goes, in its folder.
+const LOG_FILE: &str = "stderr";
+
 /// A daemon of its own; ended when this is dropped.
 pub(crate) struct Daemon {
     child: Child,
@@ -116,7 +119,11 @@ impl Daemon {
                 (*key, value.replace("DIR/", &own))
             }))
             .stdin(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(
+                fs_err::File::create(dir.path().join(LOG_FILE))
+                    .unwrap()
+                    .into_file(),
+            );
         let child = match &namespace {
             Some(namespace) => namespace.run(move || async move { command.spawn().unwrap() }),
             None => command.spawn().unwrap(),
@@ -154,6 +161,19 @@ impl Daemon {
             stream.write_all(request.as_bytes()).unwrap();
             read_answer(&mut stream)
         })
+    }
+
+    /// What the daemon has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs_err::read_to_string(self.dir.path().join(LOG_FILE)).unwrap()
+    }
+
+    /// Asks the daemon to end, and waits until it has.
+    pub(crate) fn end(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "{ended:?}: {}", self.log());
     }
 
     /// Where the daemon keeps its state.

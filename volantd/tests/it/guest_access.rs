@@ -32,6 +32,7 @@ fn sessions(play: Play) -> Router {
         post(async move |mut request: Request<Body>| {
             assert_eq!(request.headers()["upgrade"], PROTOCOL);
             assert!(request.headers().contains_key(SECRET_HEADER));
+            assert!(request.headers().contains_key("x-request-id"));
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move { play(TokioIo::new(upgrade.await.unwrap())).await });
             let headers = [("connection", "upgrade"), ("upgrade", PROTOCOL)];

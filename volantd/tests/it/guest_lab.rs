@@ -32,6 +32,7 @@ use volantd::machine::ports::{
     InstanceRecord, Launch, Lease, Network, SerialStream, StepError, Vmm, VmmExit, VmmKind,
 };
 use volantd::machine::{self, Pool, Registry, Settings, SystemClock};
+use volantd::metrics::Metrics;
 use volantd::service::{HostCapacity, Parts, Service};
 use volantd::signature::Signatures;
 use volantd::store::Store;
@@ -216,6 +217,7 @@ async fn service(dir: &Path, port: u16, power: &watch::Sender<bool>) -> Arc<Serv
     let clock = Arc::new(SystemClock);
     let events = Events::open(store.clone(), clock.clone(), limits.events);
     let events = Arc::new(events.await.unwrap());
+    let metrics = Arc::new(Metrics::default());
     let agent = AgentClient::with_port(port);
     let logs = Logs::new(
         Arc::new(agent.clone()),
@@ -233,6 +235,7 @@ async fn service(dir: &Path, port: u16, power: &watch::Sender<bool>) -> Arc<Serv
         console: consoles.clone(),
         logs: logs.clone(),
         events: events.clone(),
+        boots: metrics.clone(),
         clock: clock.clone(),
         settings: Settings {
             state_dir: state_dir.clone(),
@@ -253,6 +256,7 @@ async fn service(dir: &Path, port: u16, power: &watch::Sender<bool>) -> Arc<Serv
         state_dir,
         logs,
         events,
+        metrics,
         agent,
         clock,
         capacity: HostCapacity {

@@ -15,8 +15,10 @@ mod events;
 mod guest_access;
 mod guest_lab;
 mod media;
+mod metrics;
 mod net;
 mod netns;
+mod openmetrics;
 mod pauses;
 #[cfg(feature = "test-fakes")]
 mod rootfs;
@@ -24,6 +26,7 @@ mod signatures;
 #[cfg(feature = "test-fakes")]
 mod steering;
 mod stores;
+mod tracing;
 #[cfg(feature = "test-fakes")]
 mod vmm;
 #[cfg(feature = "test-fakes")]

@@ -136,6 +136,7 @@ impl Daemon {
             vmm: Arc::new(host.hypervisors(LONG)),
             guest: Arc::new(Ready),
             console: Arc::new(Consoles::default()),
+            boots: Arc::new(volantd::metrics::Metrics::default()),
             clock: Arc::new(SystemClock),
             settings: Settings {
                 state_dir,

@@ -14,8 +14,8 @@ use super::super::outcome::{self, LAST_LINES, LastSeen, LastWords, Outcome};
 use super::super::ports::{Instance, VmmExit};
 use super::super::public::{Observed, Probed};
 use super::super::state::{Event, Phase};
-use super::super::timeline::Timeline;
 use super::{Driver, STABLE_AFTER, bug};
+use crate::cause::Cause;
 
 /// How long the last words of an agent may be on their way when its VMM has ended.
 const LAST_WORDS: Duration = Duration::from_millis(20);
@@ -56,9 +56,9 @@ impl Driver {
                 Phase::Running { .. } => self.stable_at(),
                 _ => return,
             };
-            let sight = self
-                .until_turned(watched, look(instance.as_ref(), &mut follower, deadline))
-                .await;
+            let looking = look(instance.as_ref(), &mut follower, deadline);
+            let looking = self.cause.clone().scope(looking);
+            let sight = self.until_turned(watched, looking).await;
             match sight {
                 None => {
                     self.last_heard = follower.status().cloned();
@@ -75,7 +75,8 @@ impl Driver {
                     self.judge(health::silent(&error)).await;
                 }
                 Some(Sight::Found(Observation::Heard | Observation::Reached)) => {
-                    if let Some(cause) = self.observe(&mut follower).await {
+                    let observing = self.cause.clone().scope(self.observe(&mut follower));
+                    if let Some(cause) = observing.await {
                         return self.guest_failed(&cause, instance.as_ref()).await;
                     }
                 }
@@ -203,8 +204,16 @@ impl Driver {
         if verdict.state == HealthState::Healthy
             && let Some(timeline) = &mut self.timeline
         {
-            timeline.ready(Instant::now());
-            self.record.progress.boot = Some(Timeline::so_far(timeline));
+            let is_first = timeline.ready(Instant::now());
+            let boot = timeline.so_far();
+            self.record.progress.boot = Some(boot);
+            if is_first {
+                self.parts.boots.booted(&boot);
+            }
+        }
+        if verdict.state == HealthState::Healthy {
+            // What comes from now on is nobody's request.
+            self.cause = Cause::default();
         }
         self.apply(Event::HealthChanged(verdict)).await;
     }
@@ -253,6 +262,7 @@ impl Driver {
             },
         );
         tracing::info!(vm = %self.record.blueprint.name, ?exit, "vmm ended by itself");
+        self.cause = Cause::default();
         if self.is_stable() {
             self.calm_down().await;
         }

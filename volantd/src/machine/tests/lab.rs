@@ -276,7 +276,8 @@ fn parts(world: &Arc<World>, store: &Store, dir: &TempDir, subnet: &str) -> Part
         guest: host.clone(),
         console: host.clone(),
         events: host.clone(),
-        logs: host,
+        logs: host.clone(),
+        boots: host,
         clock: Arc::new(SystemClock),
         settings: Settings {
             state_dir: dir.path().join("state"),

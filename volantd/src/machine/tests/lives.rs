@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use common::agent::HealthState;
 use common::api::{EventType, VmStatus};
+use hyper::header::HeaderValue;
 use tokio::time::Instant;
 
 use super::lab::{Lab, in_made_up_time, name};
 use super::world::Snapshot;
+use crate::cause::{Cause, REQUEST_ID_HEADER};
 use crate::machine::MachineError;
 use crate::machine::ports::VmmExit;
 
@@ -46,7 +48,34 @@ fn a_vm_goes_up_with_its_timeline() {
             (400.0..700.0).contains(&order[4]),
             "found soon after the agent is up: {order:?}"
         );
+        assert_eq!(lab.world.boots(), [boot], "counted once, complete");
         lab.assert_nothing_leaked().await;
+    });
+}
+
+#[test]
+fn work_is_done_for_the_request_that_asked_for_it() {
+    in_made_up_time(async {
+        let lab = Lab::new().await;
+        let cause = |id: &'static str| {
+            let mark = (REQUEST_ID_HEADER, HeaderValue::from_static(id));
+            Cause::request(tracing::Span::none(), [mark].into_iter().collect())
+        };
+        let created = cause("r1").scope(lab.create("web")).await;
+        assert_eq!(created.unwrap().status, VmStatus::Pending);
+        lab.until_healthy("web").await;
+        lab.world.end("web", VmmExit::Signalled { signal: 9 });
+        lab.until_status("web", VmStatus::Crashed).await;
+        lab.until_healthy("web").await;
+        let stopping = lab.registry.stop(&name("web"));
+        cause("r2").scope(stopping).await.unwrap();
+        lab.until_status("web", VmStatus::Stopped).await;
+        let expected = [Some("r1".to_owned()), None, Some("r2".to_owned())];
+        assert_eq!(
+            lab.world.causes(),
+            expected,
+            "a restart is nobody's request"
+        );
     });
 }
 

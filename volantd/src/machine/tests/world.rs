@@ -10,18 +10,20 @@ use std::time::Duration;
 use common::agent::{
     AgentStatus, GuestHealth, GuestPhase, HealthState, PhaseMark, WorkloadExit, WorkloadStatus,
 };
-use common::api::{EventType, Vm};
+use common::api::{BootTimeline, EventType, Vm};
 use common::name::Name;
+use hyper::header::HeaderMap;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::cause::{Cause, REQUEST_ID_HEADER};
 use crate::event::between;
 use crate::machine::plan::Step;
 use crate::machine::ports::{
-    Accelerator, Adopted, BootMedia, BoxFuture, ConsoleSink, EventSink, Guest, GuestEndpoint,
-    Instance, InstanceRecord, Launch, Lease, LogSink, Media, Network, SerialStream, StepError,
-    VmPaths, Vmm, VmmExit, VmmKind,
+    Accelerator, Adopted, BootMedia, BootSink, BoxFuture, ConsoleSink, EventSink, Guest,
+    GuestEndpoint, Instance, InstanceRecord, Launch, Lease, LogSink, Media, Network, SerialStream,
+    StepError, VmPaths, Vmm, VmmExit, VmmKind,
 };
 use crate::machine::record::{
     ConfigVersion, Draft, Durability, Journal, JournalError, Progress, Unreadable, VmRecord,
@@ -117,8 +119,12 @@ struct Inner {
     points: usize,
     dies_at: Option<usize>,
     refused_saves: u32,
+    /// The starts that became ready.
+    boots: Vec<BootTimeline>,
     /// What the agents were given for their ends.
     graces: Vec<Option<Duration>>,
+    /// Whose requests VMMs were started and agents were asked to end for.
+    causes: Vec<Option<String>>,
 }
 
 /// The host.
@@ -154,6 +160,10 @@ impl World {
             media: inner.media.clone(),
             processes,
         }
+    }
+
+    pub(super) fn boots(&self) -> Vec<BootTimeline> {
+        self.lock().boots.clone()
     }
 
     pub(super) fn behave(&self, behaviour: Behaviour) {
@@ -254,6 +264,19 @@ impl World {
     /// The graces that agents were given for their ends, since this was asked last.
     pub(super) fn graces(&self) -> Vec<Option<Duration>> {
         std::mem::take(&mut self.lock().graces)
+    }
+
+    /// The requests for which VMMs were started and agents asked to end, in their order.
+    pub(super) fn causes(&self) -> Vec<Option<String>> {
+        self.lock().causes.clone()
+    }
+
+    fn note_cause(&self) {
+        let mut headers = HeaderMap::new();
+        Cause::current().mark(&mut headers);
+        let id = headers.get(REQUEST_ID_HEADER);
+        let id = id.map(|id| id.to_str().unwrap().to_owned());
+        self.lock().causes.push(id);
     }
 
     /// Whether a VM's CPUs stand still.
@@ -465,6 +488,7 @@ impl Vmm for Host {
                 "the network comes first"
             );
             let record = self.0.start_process(launch);
+            self.0.note_cause();
             self.0.point().await;
             if let Err(error) = self.0.faulty(Step::Vmm, Fault::After) {
                 self.0.reap(record.pid, VmmExit::Signalled { signal: 9 });
@@ -697,6 +721,7 @@ impl Guest for Host {
         Box::pin(async move {
             self.0.point().await;
             self.0.lock().graces.push(grace);
+            self.0.note_cause();
             let (pid, behaviour, _) = self
                 .agent(guest.ip)
                 .ok_or_else(|| StepError::new("No answer"))?;
@@ -728,6 +753,12 @@ impl Guest for Host {
                 Err(StepError::new("Connection refused"))
             }
         })
+    }
+}
+
+impl BootSink for Host {
+    fn booted(&self, boot: &BootTimeline) {
+        self.0.lock().boots.push(*boot);
     }
 }
 
