@@ -67,8 +67,9 @@ fn work_is_done_for_the_request_that_asked_for_it() {
         lab.world.end("web", VmmExit::Signalled { signal: 9 });
         lab.until_status("web", VmStatus::Crashed).await;
         lab.until_healthy("web").await;
-        let stopping = lab.registry.stop(&name("web"));
-        cause("r2").scope(stopping).await.unwrap();
+        let web = name("web");
+        let stopping = cause("r2").scope(lab.registry.stop(&web));
+        stopping.await.unwrap();
         lab.until_status("web", VmStatus::Stopped).await;
         let expected = [Some("r1".to_owned()), None, Some("r2".to_owned())];
         assert_eq!(
