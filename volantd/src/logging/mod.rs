@@ -78,12 +78,14 @@ fn lines(format: LogFormat) -> BoxedLayer {
     }
 }
 
-/// The spans of this program that are work. Those of the libraries that the export itself uses would be exported in turn, for ever.
+/// The spans of this program that are work. Those of the libraries that the export itself uses would be exported in turn, for ever. What is
+/// logged in a span stays in the log: errors quote what clients sent.
 pub(crate) fn traces(export: &Export) -> BoxedLayer {
     let is_ours = filter_fn(|metadata| {
-        metadata.target().starts_with(env!("CARGO_PKG_NAME"))
+        metadata.is_span()
+            && metadata.target().starts_with(env!("CARGO_PKG_NAME"))
             && *metadata.level() <= tracing::Level::INFO
-            && !(metadata.is_span() && metadata.name() == TASK_SPAN)
+            && metadata.name() != TASK_SPAN
     });
     tracing_opentelemetry::layer()
         .with_tracer(export.tracer())

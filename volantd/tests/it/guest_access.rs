@@ -450,7 +450,7 @@ async fn requests_are_passed_on_without_what_is_ours() {
         (&seen["method"], &seen["uri"]),
         (&json!("DELETE"), &json!("/v1/a%2Fb/../c?x=%20"))
     );
-    assert_eq!(seen["headers"], json!(["cookie", "host"]));
+    assert_eq!(seen["headers"], json!(["cookie", "host", "x-request-id"]));
     assert_eq!(seen["host"], "guest");
     for path in [
         "agent/status",

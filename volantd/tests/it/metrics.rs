@@ -223,7 +223,7 @@ async fn a_running_vm_is_in_the_scrape_until_it_is_deleted() {
 #[tokio::test]
 async fn no_client_makes_series_of_its_own() {
     let lab = Lab::with_agent_at(9).await;
-    for path in ["/api/v1/vms/one", "/api/v1/vms/two", "/x/1", "/x/2"] {
+    for path in ["/api/v1/vms/first", "/api/v1/vms/second", "/x/1", "/x/2"] {
         assert_eq!(lab.get(path).await.status(), 404);
     }
     let odd = Request::builder().method("BREW").uri("/api/v1/vms");
@@ -238,7 +238,7 @@ async fn no_client_makes_series_of_its_own() {
     assert_eq!(count("none", "GET"), Some(2.0));
     assert_eq!(count("/api/v1/vms", "other"), Some(1.0));
     for series in seen.0.values().flat_map(|family| family.samples.keys()) {
-        for chosen in ["one\"", "two\"", "/x/", "BREW"] {
+        for chosen in ["first", "second", "/x/", "BREW"] {
             assert!(!series.contains(chosen), "{series}");
         }
     }
@@ -262,14 +262,24 @@ fn document(path: &str) -> String {
 }
 
 #[test]
-fn the_document_and_the_dashboard_have_what_the_daemon_has() {
+fn a_daemon_without_vms_is_scraped() {
     let Some(daemon) = Daemon::start() else {
         return;
     };
+    assert_eq!(daemon.call("GET", "/api/v1/vms", "").status, 200);
     let answer = daemon.call("GET", "/metrics", "");
     assert_eq!(answer.header("content-type").as_deref(), Some(CONTENT_TYPE));
     let scrape = Scrape::parse(&answer.body);
-    assert!(scrape.get("process_resident_memory_bytes").is_some());
+    let resident = scrape.get("process_resident_memory_bytes");
+    assert!(resident.is_some_and(|bytes| bytes > 4096.0), "{resident:?}");
+    let listed = "volant_api_request_duration_seconds_count{route=\"/api/v1/vms\",method=\"GET\"}";
+    assert_eq!(scrape.get(listed), Some(1.0));
+}
+
+#[tokio::test]
+async fn the_document_and_the_dashboard_have_what_the_daemon_has() {
+    let lab = Lab::new(Router::new()).await;
+    let scrape = scrape(&lab).await;
     let listed: BTreeSet<String> = document("metrics.md")
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())

@@ -43,14 +43,14 @@ async fn a_guest_is_told_whose_request_it_answers() {
             .header("x-request-id", "deploy-7")
             .header("traceparent", PARENT)
             .header("tracestate", "a=b");
-        let answer = lab.call(known.body(Body::empty()).unwrap()).await;
+        let answer = lab.call(known.body(Body::from("{}")).unwrap()).await;
         assert_eq!(answer.headers()["x-request-id"], "deploy-7");
         let told = json_of(answer).await;
         let expected = json!({"id": "deploy-7", "parent": PARENT, "state": "a=b"});
         assert_eq!(told, expected, "{path}");
 
         let odd = request().header("x-request-id", "two words");
-        let answer = lab.call(odd.body(Body::empty()).unwrap()).await;
+        let answer = lab.call(odd.body(Body::from("{}")).unwrap()).await;
         let id = answer.headers()["x-request-id"].clone();
         assert_ne!(id, "two words");
         assert_eq!(json_of(answer).await["id"], id.to_str().unwrap());
