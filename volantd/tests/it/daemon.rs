@@ -147,6 +147,8 @@ impl Daemon {
 
     /// What clients over TCP must present.
     pub(crate) fn token(&self) -> String {
+        // The socket is there before the token is; a daemon that answers has both.
+        assert_eq!(self.call("GET", "/healthz", "").status, 200);
         let file = self.dir.path().join("run/token");
         fs_err::read_to_string(file).unwrap().trim().to_owned()
     }
