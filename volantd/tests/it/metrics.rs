@@ -223,7 +223,7 @@ async fn a_running_vm_is_in_the_scrape_until_it_is_deleted() {
 #[tokio::test]
 async fn no_client_makes_series_of_its_own() {
     let lab = Lab::with_agent_at(9).await;
-    for path in ["/api/v1/vms/first", "/api/v1/vms/second", "/x/1", "/x/2"] {
+    for path in ["/api/v1/vms/vm-un", "/api/v1/vms/vm-deux", "/x/1", "/x/2"] {
         assert_eq!(lab.get(path).await.status(), 404);
     }
     let odd = Request::builder().method("BREW").uri("/api/v1/vms");
@@ -238,7 +238,7 @@ async fn no_client_makes_series_of_its_own() {
     assert_eq!(count("none", "GET"), Some(2.0));
     assert_eq!(count("/api/v1/vms", "other"), Some(1.0));
     for series in seen.0.values().flat_map(|family| family.samples.keys()) {
-        for chosen in ["first", "second", "/x/", "BREW"] {
+        for chosen in ["vm-un", "vm-deux", "/x/", "BREW"] {
             assert!(!series.contains(chosen), "{series}");
         }
     }
