@@ -27,7 +27,7 @@ struct Stage {
 }
 
 /// Cheap and likely to fail before dear and likely to pass.
-const STAGES: [Stage; 12] = [
+const STAGES: [Stage; 13] = [
     Stage {
         name: "fmt",
         run: fmt,
@@ -59,6 +59,10 @@ const STAGES: [Stage; 12] = [
     Stage {
         name: "api",
         run: api::conformity::check,
+    },
+    Stage {
+        name: "soak",
+        run: api::soak::check,
     },
     Stage {
         name: "dist",
@@ -203,7 +207,8 @@ fn doc(_: &mut Tally) -> Result<()> {
 fn bench(tally: &mut Tally) -> Result<()> {
     // One round: for the record of this run, not for a verdict.
     // A tenth of the image that the bench takes: enough to see that both sides still do the same.
-    bench::measure(1, 100, tally)
+    bench::measure(1, 100, tally)?;
+    api::bench::check(tally)
 }
 
 fn e2e(tally: &mut Tally) -> Result<()> {

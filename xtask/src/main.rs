@@ -54,6 +54,8 @@ enum Command {
     /// Measure one of the programs beside what others use for the same
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Let VMs come and go on volantd, and see that nothing of them is left
+    Soak(api::soak::Arguments),
     #[command(hide = true)]
     BenchApiBare(api::bench::BareArguments),
     E2e(e2e::Arguments),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Dist => dist::run(),
         Command::Repro => repro::run(),
         Command::Bench(command) => bench::run(&command),
+        Command::Soak(arguments) => api::soak::run(&arguments),
         Command::BenchApiBare(arguments) => api::bench::serve_bare(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments).map(drop),
         Command::E2eScenario(arguments) => e2e::run_scenario(&arguments),

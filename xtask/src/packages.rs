@@ -116,8 +116,8 @@ pub(crate) const E2E: &[Package] = &[
 
 /// To use the API of a volantd in a network namespace of its own.
 pub(crate) const API: &[Package] = &[
-    command("curl", "curl", "asking volantd"),
     command("iproute2", "ip", "the network of the namespace"),
+    command("nftables", "nft", "the guests' packet filter"),
 ];
 
 /// To fetch a file that is not in a package.

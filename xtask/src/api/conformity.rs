@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 
 use super::lab::{ADDRESS, Lab, PLUGIN, Programs};
@@ -67,7 +67,9 @@ pub(crate) fn check(tally: &mut Tally) -> Result<()> {
         return Ok(());
     };
     let lab = Lab::start(&Programs::build(false)?, "agent")?;
-    lab.create("web")?;
+    let create = "/api/v1/vms?wait=ready&timeout=30s";
+    let web = lab.call("POST", create, &Lab::vm("web"))?;
+    ensure!(web["status"] == "running", "The VM `web` is {web}");
     for round in &ROUNDS {
         let summary = run(&lab, &programs.join("schemathesis"), round);
         if summary.is_err() {

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::client::Client;
 use crate::{printer, process, workspace};
 
 /// How long volantd may take to answer, or to end.
@@ -79,7 +80,7 @@ impl Lab {
         let dir = work.path();
         let qemu = dir.join("fake-qemu");
         fs::copy(&programs.fake_qemu, &qemu)?;
-        fs::write(dir.join("fake-qemu.script"), fake)?;
+        write_script(dir, fake)?;
         fs::write(dir.join("vmlinux"), kernel())?;
         // All of the guests' addresses are this machine's: what the fakes listen on is where guests would be.
         let script =
@@ -135,13 +136,14 @@ impl Lab {
         self.call("POST", "/api/v1/plugins", &manifest).map(drop)
     }
 
-    /// Creates a VM, and waits for nothing.
-    pub(super) fn create(&self, name: &str) -> Result<Value> {
-        self.call(
-            "POST",
-            "/api/v1/vms",
-            &json!({"name": name, "plugin": PLUGIN}),
-        )
+    /// What a request for a VM of the lab's plugin says.
+    pub(super) fn vm(name: &str) -> Value {
+        json!({"name": name, "plugin": PLUGIN})
+    }
+
+    /// What the fake QEMU is told to do from now on.
+    pub(super) fn script(&self, fake: &str) -> Result<()> {
+        write_script(self.work.path(), fake)
     }
 
     /// Its unix socket.
@@ -160,6 +162,21 @@ impl Lab {
         self.child.id()
     }
 
+    /// A figure of its /proc/pid/status.
+    pub(super) fn status_kib(&self, field: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        status
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix(field)?
+                    .split_whitespace()
+                    .next()?
+                    .parse()
+                    .ok()
+            })
+            .with_context(|| format!("No {field} in /proc"))
+    }
+
     /// A program to be run in its network namespace.
     pub(super) fn inside(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
@@ -169,26 +186,9 @@ impl Lab {
         command
     }
 
-    /// Sends a request by `curl`, which must succeed; JSON both ways.
+    /// Sends a request, which must succeed; JSON both ways.
     pub(super) fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
-        let mut command = Command::new("curl");
-        command
-            .args(["--silent", "--show-error", "--fail-with-body"])
-            .arg("--unix-socket")
-            .arg(self.socket())
-            .args(["--request", method]);
-        if !body.is_null() {
-            let json = "Content-Type: application/json";
-            command.args(["--header", json, "--data", &body.to_string()]);
-        }
-        let output = command
-            .arg(format!("http://localhost{path}"))
-            .stdin(Stdio::null())
-            .output()
-            .context("`curl` could not be started")?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "{method} {path}: {said}");
-        Ok(serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
+        Client::connect(&self.socket())?.call(method, path, body)
     }
 
     /// Ends volantd as systemd would.
@@ -230,6 +230,13 @@ impl Drop for Lab {
             printer::progress("api", &format!("the fakes could not be ended: {error:#}"));
         }
     }
+}
+
+/// What the fake QEMU in `dir` is told to do from now on: it reads that when it starts, so there is never half of it.
+fn write_script(dir: &Path, fake: &str) -> Result<()> {
+    let new = dir.join("fake-qemu.script.new");
+    fs::write(&new, fake)?;
+    Ok(fs::rename(new, dir.join("fake-qemu.script"))?)
 }
 
 /// Ends the VMMs that outlive their daemon, as they should outside of a lab: those whose program is in `work`.

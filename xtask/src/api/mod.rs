@@ -2,5 +2,9 @@
 //! guests are for `e2e`; here a fake QEMU stands for them.
 
 pub(crate) mod bench;
+mod client;
 pub(crate) mod conformity;
+mod held;
 mod lab;
+pub(crate) mod soak;
+mod threads;

@@ -22,7 +22,7 @@ pub(crate) enum Command {
     /// Compare `fledge build` with the shell pipeline, and with umoci and mkfs.erofs, that do the same
     Fledge(Arguments),
     /// Compare volantd under many clients with a bare route, and check what is promised of it
-    Api,
+    Api(api::bench::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Api => api::bench::run(),
+        Command::Api(arguments) => api::bench::run(arguments),
         Command::Fledge(arguments) => measure(arguments.rounds, rootfs::MIB, &mut Tally::default()),
     }
 }
