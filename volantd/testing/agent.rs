@@ -1,5 +1,5 @@
 //! An agent without a guest: it listens where the guest's would, says at once that its workload is ready, runs any command by doing
-//! nothing, and ends its VMM when it is told to shut down. It asks nobody for a secret.
+//! nothing, and ends its VMM when it is told to shut down. It asks nobody for a secret. Where the workload would listen it answers too.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -17,10 +17,22 @@ use common::agent::{
 /// How long it waits before it repeats what it has said; volantd asks for more.
 const WAIT: Duration = Duration::from_secs(5);
 
+/// Where a workload would listen, for manifests that name no port or this one.
+const WORKLOAD_PORT: u16 = 80;
+
 /// Serves until it is told to shut down; `end` ends the fake.
 pub(crate) fn serve(end: &Arc<impl Fn() + Send + Sync + 'static>) {
     let Some(ip) = own_address() else { return };
     let listener = TcpListener::bind((ip.as_str(), AGENT_PORT)).unwrap();
+    // Only root may listen there, and only tests of the whole daemon look.
+    if let Ok(workload) = TcpListener::bind((ip.as_str(), WORKLOAD_PORT)) {
+        let end = Arc::clone(end);
+        thread::spawn(move || accept(&workload, &end));
+    }
+    accept(&listener, end);
+}
+
+fn accept(listener: &TcpListener, end: &Arc<impl Fn() + Send + Sync + 'static>) {
     for stream in listener.incoming() {
         let stream = stream.unwrap();
         let end = Arc::clone(end);

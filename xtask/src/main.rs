@@ -12,6 +12,7 @@ mod download;
 mod e2e;
 mod elf;
 mod examples;
+mod generated;
 mod kernel;
 mod oci_layout;
 mod openapi;

@@ -1,7 +1,7 @@
 //! Programs from the Python package registry, each in an environment of its own in the cache, with every package at one exact version. The
 //! lists of versions are in xtask/python. It never touches the machine's own Python packages.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -40,6 +40,12 @@ pub(crate) struct Tool {
 pub(crate) const SCHEMATHESIS: Tool = Tool {
     name: "schemathesis",
     requirements: include_str!("../python/schemathesis.txt"),
+};
+
+/// Makes a client out of the description of an API.
+pub(crate) const OPENAPI_PYTHON_CLIENT: Tool = Tool {
+    name: "openapi-python-client",
+    requirements: include_str!("../python/openapi-python-client.txt"),
 };
 
 /// Returns the folder with the programs of `tool`, installed if they were not yet; `None` if the registry is out of reach, which was said.
@@ -98,25 +104,20 @@ fn is_out_of_reach(log: &str) -> bool {
     OUT_OF_REACH.iter().any(|said| log.contains(said))
 }
 
-/// The one configuration that schemathesis gets.
-pub(crate) fn write_schemathesis_config(file: &Path) -> Result<()> {
-    fs::write(file, include_str!("../python/schemathesis.toml"))?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_version_is_exact() {
-        let tool = SCHEMATHESIS;
-        let lines: Vec<&str> = tool.requirements.lines().collect();
-        let own = format!("{}==", tool.name);
-        assert!(lines.iter().any(|line| line.starts_with(&own)), "{own}");
-        for line in lines {
-            let (name, version) = line.split_once("==").unwrap();
-            assert!(!name.is_empty() && !version.contains(['*', '<', '>', '=']));
+        for tool in [SCHEMATHESIS, OPENAPI_PYTHON_CLIENT] {
+            let lines: Vec<&str> = tool.requirements.lines().collect();
+            let own = format!("{}==", tool.name);
+            assert!(lines.iter().any(|line| line.starts_with(&own)), "{own}");
+            for line in lines {
+                let (name, version) = line.split_once("==").unwrap();
+                assert!(!name.is_empty() && !version.contains(['*', '<', '>', '=']));
+            }
         }
     }
 

@@ -8,3 +8,4 @@ mod held;
 mod lab;
 pub(crate) mod soak;
 mod threads;
+mod unlucky;

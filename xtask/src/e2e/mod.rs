@@ -29,7 +29,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{caddy, dist, kernel, packages, printer, workspace};
+use crate::{caddy, dist, generated, kernel, packages, printer, workspace};
 
 pub(crate) use scenario::{ScenarioArguments, run as run_scenario};
 
@@ -69,6 +69,8 @@ struct Kit {
     caddy: PathBuf,
     busybox: PathBuf,
     examples: PathBuf,
+    /// What makes a client from the API's description, if it can be had.
+    generator: Option<PathBuf>,
 }
 
 /// Makes everything ready and runs the scenario on each VMM that was asked for.
@@ -92,8 +94,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         caddy: caddy::binary()?,
         busybox: caddy::busybox()?,
         examples: workspace::root().join("examples"),
+        generator: generated::programs()?,
     };
     let mut outcome = Outcome::default();
+    if kit.generator.is_none() {
+        let skip = "the generated client, because the Python package registry is out of reach";
+        printer::progress("SKIPPED", skip);
+        outcome.skipped.push(skip.to_owned());
+    }
     match (arguments.vmm, found) {
         (VmmChoice::Qemu, _) => run_here(&kit, "qemu", None, arguments.keep, &mut outcome)?,
         (VmmChoice::CloudHypervisor, None) => bail!(hypervisor::NONE_FOUND),
@@ -171,6 +179,9 @@ fn run_here(
     }
     if let Some(program) = program {
         command.arg("--cloud-hypervisor").arg(program);
+    }
+    if let Some(programs) = &kit.generator {
+        command.arg("--generator").arg(programs);
     }
     printer::progress(
         "e2e",

@@ -50,6 +50,9 @@ pub(crate) struct ScenarioArguments {
     /// A folder with root file systems and their manifests; made if not given
     #[arg(long)]
     pub(super) rootfs: Option<PathBuf>,
+    /// The programs that make a client from docs/openapi.json; without them it is not tried
+    #[arg(long)]
+    pub(super) generator: Option<PathBuf>,
     /// Only the loop of both examples, without refusals and random kills
     #[arg(long)]
     pub(super) loop_only: bool,

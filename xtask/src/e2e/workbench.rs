@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use common::agent::HealthState;
-use common::api::{Vm, VmStatus};
+use common::api::{DEFAULT_API_LISTEN, Vm, VmStatus};
 use fs_err as fs;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use super::daemon::Daemon;
 use super::scenario::wait_for;
 use super::volar::Volar;
 use super::{ScenarioArguments, access, observing, run_command, steering};
-use crate::{printer, process};
+use crate::{generated, printer, process};
 
 /// The plugin and its VM.
 pub(super) const NAME: &str = "bench";
@@ -60,8 +60,25 @@ pub(super) fn run(arguments: &ScenarioArguments, daemon: &mut Daemon, volar: &Vo
     observing::run(&bench, daemon)?;
     steering::run(&bench)?;
     volar.ok(&["vms", "delete", NAME, "--yes"])?;
+    by_a_generated_client(arguments, daemon)?;
     volar.ok(&["plugins", "remove", NAME])?;
     run_command::run(&bench)
+}
+
+/// Another VM of the plugin comes and goes by a client that was made from the API's description.
+fn by_a_generated_client(arguments: &ScenarioArguments, daemon: &Daemon) -> Result<()> {
+    let Some(programs) = &arguments.generator else {
+        printer::progress("e2e", "SKIPPED the generated client: there is no generator");
+        return Ok(());
+    };
+    let task = generated::Task {
+        folder: &arguments.work.join("generated"),
+        address: DEFAULT_API_LISTEN,
+        token: fs::read_to_string(daemon.token_file())?.trim(),
+        plugin: NAME,
+    };
+    fs::create_dir_all(task.folder)?;
+    generated::run(programs, &task, |program| Command::new(program))
 }
 
 impl<'a> Workbench<'a> {
