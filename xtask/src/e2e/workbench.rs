@@ -71,10 +71,11 @@ fn by_a_generated_client(arguments: &ScenarioArguments, daemon: &Daemon) -> Resu
         printer::progress("e2e", "SKIPPED the generated client: there is no generator");
         return Ok(());
     };
+    let token = fs::read_to_string(daemon.token_file())?;
     let task = generated::Task {
         folder: &arguments.work.join("generated"),
         address: DEFAULT_API_LISTEN,
-        token: fs::read_to_string(daemon.token_file())?.trim(),
+        token: token.trim(),
         plugin: NAME,
     };
     fs::create_dir_all(task.folder)?;
