@@ -43,6 +43,8 @@ const TESTED: &[Tested] = &[
         "xtask/src/dist.rs",
         r#".args(["build", "--profile", "guest", "#,
     ),
+    entry("cargo xtask bench api", CI, "api::bench::check("),
+    entry("cargo xtask bench api --short", CI, "api::bench::check("),
     entry("cargo xtask bench fledge", CI, "bench::measure("),
     entry("cargo xtask ci", ".ci/run", "exec cargo xtask ci"),
     entry("cargo xtask ci <stage>", CI, r#"["ci", "tidy"]"#),
@@ -51,6 +53,7 @@ const TESTED: &[Tested] = &[
     entry("cargo xtask kernel --print-path", E2E, "kernel::ensure("),
     entry("cargo xtask repro", CI, "repro::check"),
     entry("cargo xtask schemas", CI, "schemas::check"),
+    entry("cargo xtask soak", CI, "api::soak::check"),
     entry("cargo xtask tidy", CI, "tidy::run()"),
     entry("fledge build", EXAMPLES, r#"vec!["build".to_owned()]"#),
     entry(
