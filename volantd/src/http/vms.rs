@@ -113,7 +113,7 @@ async fn list(
     State(service): State<Arc<Service>>,
     VmFilterQuery(filter): VmFilterQuery,
 ) -> ([(HeaderName, String); 1], Json<Vec<Vm>>) {
-    let (vms, total) = filter.page(service.list_vms());
+    let (vms, total) = service.page_of_vms(&filter);
     let count = HeaderName::from_static(TOTAL_COUNT_HEADER);
     ([(count, total.to_string())], Json(vms))
 }

@@ -285,8 +285,8 @@ impl Driver {
     /// Publishes what is known; only what a new daemon need not know may be published without being recorded.
     fn publish(&self) {
         self.publisher.show_live(self.live());
-        let after = self.public();
-        let before = self.publisher.send_replace(after.clone());
+        let after = Arc::new(self.public());
+        let before = self.publisher.send_replace(Arc::clone(&after));
         self.parts.events.changed(Some(&before), Some(&after));
     }
 

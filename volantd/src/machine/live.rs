@@ -61,19 +61,20 @@ impl LiveGuest {
 /// Where a driver shows what it knows. A driver that replaces another one has the same.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    vm: watch::Sender<Vm>,
+    /// Shared, so that a list of all VMs copies none.
+    vm: watch::Sender<Arc<Vm>>,
     live: watch::Sender<Option<Arc<Live>>>,
 }
 
 impl Publisher {
     pub(super) fn new(vm: Vm) -> Self {
         Self {
-            vm: watch::Sender::new(vm),
+            vm: watch::Sender::new(Arc::new(vm)),
             live: watch::Sender::new(None),
         }
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Vm> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Vm>> {
         self.vm.subscribe()
     }
 
@@ -81,12 +82,12 @@ impl Publisher {
         self.live.subscribe()
     }
 
-    pub(super) fn borrow(&self) -> watch::Ref<'_, Vm> {
+    pub(super) fn borrow(&self) -> watch::Ref<'_, Arc<Vm>> {
         self.vm.borrow()
     }
 
     /// Shows the VM; gives back what was shown before.
-    pub(super) fn send_replace(&self, vm: Vm) -> Vm {
+    pub(super) fn send_replace(&self, vm: Arc<Vm>) -> Arc<Vm> {
         self.vm.send_replace(vm)
     }
 

@@ -79,7 +79,7 @@ struct Machine {
     id: i64,
     paths: VmPaths,
     inbox: mpsc::Sender<Command>,
-    public: watch::Receiver<Vm>,
+    public: watch::Receiver<Arc<Vm>>,
     live: watch::Receiver<Option<Arc<Live>>>,
     /// None once the registry is shut down.
     keeper: Option<JoinHandle<()>>,
@@ -155,15 +155,15 @@ impl Registry {
     /// # Errors
     /// [`MachineError::NotFound`].
     pub fn get(&self, name: &Name) -> Result<Vm, MachineError> {
-        Ok(self.watch(name)?.borrow().clone())
+        Ok(Vm::clone(&self.watch(name)?.borrow()))
     }
 
     /// All VMs, by name.
-    pub fn list(&self) -> Vec<Vm> {
+    pub fn list(&self) -> Vec<Arc<Vm>> {
         self.inner
             .machines()
             .values()
-            .map(|machine| machine.public.borrow().clone())
+            .map(|machine| Arc::clone(&machine.public.borrow()))
             .collect()
     }
 
@@ -176,7 +176,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`MachineError::NotFound`].
-    pub fn watch(&self, name: &Name) -> Result<watch::Receiver<Vm>, MachineError> {
+    pub fn watch(&self, name: &Name) -> Result<watch::Receiver<Arc<Vm>>, MachineError> {
         self.inner.find(name, |machine| machine.public.clone())
     }
 
@@ -193,7 +193,7 @@ impl Registry {
         let mut public = self.watch(name)?;
         let newer = timeout(wait, public.wait_for(|vm| vm.generation != after)).await;
         match newer {
-            Ok(Ok(vm)) => Ok(vm.clone()),
+            Ok(Ok(vm)) => Ok(Vm::clone(&vm)),
             Ok(Err(_)) => Err(MachineError::NotFound { name: name.clone() }),
             Err(_) => self.get(name),
         }
@@ -449,7 +449,7 @@ impl Inner {
     }
 
     /// Gives a recorded VM its driver.
-    fn begin(self: &Arc<Self>, record: VmRecord, origin: Origin) -> watch::Receiver<Vm> {
+    fn begin(self: &Arc<Self>, record: VmRecord, origin: Origin) -> watch::Receiver<Arc<Vm>> {
         let (inbox, commands) = mpsc::channel(INBOX_REQUESTS);
         let vm = public::vm(&record, &Observed::default(), &self.parts.settings);
         let publisher = Publisher::new(vm);

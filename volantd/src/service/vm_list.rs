@@ -1,6 +1,7 @@
 //! Which VMs of all a client wants to see, in which order: pure.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use common::api::{Vm, VmStatus};
 
@@ -53,7 +54,7 @@ pub struct VmFilter {
 
 impl VmFilter {
     /// The VMs of the wanted page, and how many there are on all pages.
-    pub fn page(&self, mut vms: Vec<Vm>) -> (Vec<Vm>, usize) {
+    pub fn page(&self, mut vms: Vec<Arc<Vm>>) -> (Vec<Arc<Vm>>, usize) {
         vms.retain(|vm| self.wants(vm));
         vms.sort_by(|a, b| {
             let ordering = self.compare(a, b).then(a.id.cmp(&b.id));
@@ -131,7 +132,7 @@ mod tests {
     }
 
     fn names(filter: &VmFilter) -> (Vec<String>, usize) {
-        let (page, total) = filter.page(vms());
+        let (page, total) = filter.page(vms().into_iter().map(Arc::new).collect());
         (page.iter().map(|vm| vm.name.to_string()).collect(), total)
     }
 

@@ -7,7 +7,7 @@ use common::api::{ConfigApi, CreateVm, Vm, VmConfig, VmStatus};
 use common::name::Name;
 
 use super::configs::refuse_other_plugin;
-use super::{ErrorKind, Service, ServiceError};
+use super::{ErrorKind, Service, ServiceError, VmFilter};
 use crate::console::{Access, Console, Watch};
 use crate::machine::{MachineError, NewVm};
 use crate::store::PluginRecord;
@@ -110,7 +110,17 @@ impl Service {
     pub fn list_vms(&self) -> Vec<Vm> {
         let mut vms = self.parts.registry.list();
         vms.sort_by_key(|vm| vm.id);
-        vms.into_iter().map(|vm| self.versions.mark(vm)).collect()
+        vms.into_iter().map(|vm| self.shown(&vm)).collect()
+    }
+
+    /// A page of the VMs that are wanted, and how many there are on all pages. Only what is on the page is copied.
+    pub fn page_of_vms(&self, filter: &VmFilter) -> (Vec<Vm>, usize) {
+        let (page, total) = filter.page(self.parts.registry.list());
+        (page.iter().map(|vm| self.shown(vm)).collect(), total)
+    }
+
+    fn shown(&self, vm: &Vm) -> Vm {
+        self.versions.mark(vm.clone())
     }
 
     /// Wants a VM up.

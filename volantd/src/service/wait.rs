@@ -54,7 +54,7 @@ impl Service {
             limit,
             public.wait_for(|vm| verdict(goal, vm) != Verdict::NotYet),
         );
-        let seen = seen.await.map(|seen| seen.map(|vm| vm.clone()));
+        let seen = seen.await.map(|seen| seen.map(|vm| Vm::clone(&vm)));
         match seen {
             Ok(Ok(vm)) if verdict(goal, &vm) == Verdict::Reached => {
                 Ok(Some(self.versions.mark(vm)))

@@ -15,6 +15,7 @@ use super::super::parts::Parts;
 use super::super::record::VmRecord;
 use super::Inner;
 use crate::task;
+use common::api::Vm;
 
 /// How often the driver of one VM may panic before it is left alone: a panic that comes back each time would fill the log for ever.
 const MAX_PANICS: u32 = 3;
@@ -71,7 +72,7 @@ impl Keeper {
         let last = self.publisher.borrow().clone();
         self.parts.events.changed(Some(&last), None);
         for waiting in deleters {
-            drop(waiting.send(Ok(last.clone())));
+            drop(waiting.send(Ok(Vm::clone(&last))));
         }
     }
 

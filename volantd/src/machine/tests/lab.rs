@@ -119,11 +119,11 @@ impl Lab {
     }
 
     /// Waits until a VM is as it should be.
-    pub(super) async fn until(&self, vm: &str, holds: impl FnMut(&Vm) -> bool) -> Vm {
+    pub(super) async fn until(&self, vm: &str, mut holds: impl FnMut(&Vm) -> bool) -> Vm {
         let mut public = self.registry.watch(&name(vm)).unwrap();
-        let seen = timeout(LONG, public.wait_for(holds))
+        let seen = timeout(LONG, public.wait_for(|vm| holds(vm)))
             .await
-            .map(|seen| seen.map(|vm| vm.clone()));
+            .map(|seen| seen.map(|vm| Vm::clone(&vm)));
         match seen {
             Ok(Ok(seen)) => seen,
             other => panic!("{other:?}; it is {:?}", self.registry.get(&name(vm))),
@@ -173,7 +173,7 @@ impl Lab {
                 | VmStatus::Crashed
                 | VmStatus::Deleting => false,
             };
-            let settled = timeout(LONG, public.wait_for(stays)).await;
+            let settled = timeout(LONG, public.wait_for(|vm| stays(vm))).await;
             assert!(
                 settled.is_ok(),
                 "never settled: {:?}",
