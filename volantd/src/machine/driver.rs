@@ -185,7 +185,7 @@ impl Driver {
             }
             let cause = self.cause.clone();
             match self.state().phase {
-                Phase::Pending => cause.scope(self.launch()).await,
+                Phase::Pending => Box::pin(cause.scope(self.launch())).await,
                 // Only a launch makes this phase, and it leaves it. A daemon that finds it recorded has made it `Pending`.
                 Phase::Preparing => {
                     let failure = bug("A launch was left unfinished");
@@ -193,11 +193,11 @@ impl Driver {
                 }
                 Phase::Starting | Phase::Running { .. } => self.supervise().await,
                 Phase::Paused { .. } => self.hold().await,
-                Phase::Stopping => cause.scope(self.stop()).await,
+                Phase::Stopping => Box::pin(cause.scope(self.stop())).await,
                 Phase::Stopped | Phase::Failed { .. } => self.rest().await,
                 Phase::Crashed { .. } => self.back_off().await,
                 Phase::Deleting => {
-                    cause.scope(self.remove()).await;
+                    Box::pin(cause.scope(self.remove())).await;
                     return self.deleters;
                 }
             }

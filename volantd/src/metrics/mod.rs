@@ -1,4 +1,4 @@
-//! What Prometheus reads: numbers of the daemon and of each VM, in the OpenMetrics text format.
+//! What Prometheus reads: numbers of the daemon and of each VM, in the `OpenMetrics` text format.
 //!
 //! What happens (requests, boots) is counted as it happens; everything else is a [`Snapshot`] that a scrape brings along. There are no global
 //! registries, and no label holds what a client or a guest chose but the names of VMs, which go with them. docs/metrics.md lists all of it.
@@ -22,7 +22,7 @@ use crate::machine::ports::BootSink;
 
 pub use snapshot::{Snapshot, Totals, VmUse};
 
-/// The media type of what [`Metrics::render`] gives (OpenMetrics 1.0, "Text Format").
+/// The media type of what [`Metrics::render`] gives (`OpenMetrics` 1.0, "Text Format").
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of the buckets for requests, in seconds: most take about a millisecond, long polls and waits up to minutes.

@@ -128,20 +128,24 @@ impl OfVm {
     }
 }
 
-fn bit(is_so: bool) -> Option<Value> {
-    Some(Value::Whole(u64::from(is_so)))
+fn bit(is_so: bool) -> Value {
+    Value::Whole(u64::from(is_so))
 }
 
-fn per_vm() -> [OfVm; 16] {
-    use Value::{Real, Whole};
+/// How a VM is.
+fn states() -> [OfVm; 5] {
+    use Value::Whole;
     [
         OfVm::gauge("volant_vm_up", "Whether the guest is up", |vm, _| {
-            bit(matches!(vm.status, VmStatus::Running | VmStatus::Paused))
+            Some(bit(matches!(
+                vm.status,
+                VmStatus::Running | VmStatus::Paused
+            )))
         }),
         OfVm::gauge(
             "volant_vm_healthy",
             "Whether the service in the VM works",
-            |vm, _| bit(vm.health.state == HealthState::Healthy),
+            |vm, _| Some(bit(vm.health.state == HealthState::Healthy)),
         ),
         OfVm::counter(
             "volant_vm_restarts",
@@ -158,6 +162,13 @@ fn per_vm() -> [OfVm; 16] {
             "Processes that the guest's kernel ended for lack of memory, since the guest booted",
             |vm, _| Some(Whole(vm.oom_kills)),
         ),
+    ]
+}
+
+/// What a VM uses.
+fn uses() -> [OfVm; 11] {
+    use Value::{Real, Whole};
+    [
         OfVm::counter("volant_vm_cpu", "CPU time of the VMM", |_, used| {
             Some(Real(real(used?.process?.cpu_us) / US_PER_S))
         })
@@ -228,8 +239,8 @@ impl Collector for Snapshot {
         self.daemon(&mut encoder)?;
         self.kept(&mut encoder)?;
         self.process(&mut encoder)?;
-        for metric in per_vm() {
-            self.of_vms(&mut encoder, &metric)?;
+        for metric in states().iter().chain(&uses()) {
+            self.of_vms(&mut encoder, metric)?;
         }
         Ok(())
     }

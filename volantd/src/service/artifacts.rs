@@ -1,6 +1,7 @@
 //! Artifacts: those of a plugin's versions, those in the store with who needs them, and the removal of what nobody needs.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use common::api::{
     ArtifactUsers, PluginArtifact, Pruned, PrunedArtifact, PutArtifact, SignatureState,

@@ -1,4 +1,4 @@
-//! Reads what a scrape gives as strictly as the format says (OpenMetrics 1.0, "Text Format"), with no code of the daemon's.
+//! Reads what a scrape gives as strictly as the format says (`OpenMetrics` 1.0, "Text Format"), with no code of the daemon's.
 
 use std::collections::{BTreeMap, BTreeSet};
 

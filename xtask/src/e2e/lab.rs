@@ -115,7 +115,8 @@ fn shared_libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
         .collect())
 }
 
-/// The lab host's command line: kestrel runs the scenario once, and powers off.
+/// The lab host's command line: kestrel runs the scenario once, and powers off. What a workload prints is kept for volantd, which a lab
+/// has none of, so the scenario's goes to the console.
 fn command_line() -> Result<String> {
     let words = [
         "/usr/bin/xtask",
@@ -129,9 +130,10 @@ fn command_line() -> Result<String> {
         "--examples=/kit/examples",
         "--cloud-hypervisor=/usr/bin/cloud-hypervisor",
     ];
+    let script = format!("exec {} >/dev/console 2>&1", words.join(" "));
     let manifest = json!({
         "name": "lab", "version": "1", "initramfs": {"url": "/lab.cpio.gz"},
-        "workload": {"type": "exec", "entrypoint": words, "restart": "never"},
+        "workload": {"type": "exec", "entrypoint": ["/bin/sh", "-c", script], "restart": "never"},
     });
     let manifest = Manifest::from_json(manifest.to_string().as_bytes())?;
     let line = format!(
