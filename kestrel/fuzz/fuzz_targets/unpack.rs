@@ -2,6 +2,8 @@
 //! removed. Much faster with TMPDIR in memory.
 #![no_main]
 
+#[path = "../../src/sys/beneath.rs"]
+mod beneath;
 #[expect(dead_code, reason = "copies in the other direction, too")]
 #[path = "../../src/files/mod.rs"]
 mod files;
@@ -10,8 +12,9 @@ mod hostile;
 #[path = "../../src/sys/plain.rs"]
 mod plain;
 
-/// Where the files room looks for it.
+/// Where the files room looks for them.
 mod sys {
+    pub(crate) use crate::beneath;
     pub(crate) use crate::plain::open_plain;
 }
 

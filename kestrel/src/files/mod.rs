@@ -2,6 +2,7 @@
 //!
 //! Contents go through in small pieces, and nothing of an archive is kept but where it is.
 
+mod destination;
 #[cfg(test)]
 mod hostile;
 mod pack;

@@ -2,8 +2,10 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use proptest::prelude::proptest;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
@@ -276,6 +278,135 @@ fn nothing_is_written_outside() {
     );
     assert_eq!(fs_err::read_to_string(&victim).unwrap(), "whole");
     assert_eq!(mode(&victim), 0o600);
+}
+
+/// Puts links that lead out in the place of a directory, and the directory back, again and again.
+fn swap(inside: &Path, outside: &Path, stop: &AtomicBool) {
+    let links = [outside, Path::new("../outside")].map(|target| {
+        let link = inside.join(format!("link{}", target.is_absolute()));
+        symlink(target, &link).unwrap();
+        link
+    });
+    let exchange = |link: &Path| {
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        renameat2(AT_FDCWD, link, AT_FDCWD, &inside.join("way"), flags).unwrap();
+    };
+    while !stop.load(Ordering::Relaxed) {
+        for link in &links {
+            exchange(link);
+            exchange(link);
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_becomes_a_link_leads_nowhere() {
+    const MEMBERS: usize = 200;
+    const ROUNDS: usize = 10;
+    let mut archive = Vec::new();
+    for number in 0..MEMBERS {
+        let [file, folder, same] =
+            ["file", "folder", "same"].map(|name| format!("way/{name}{number}"));
+        archive.extend(hostile(&file, EntryType::Regular, "", b"bad"));
+        archive.extend(hostile(&folder, EntryType::Directory, "", b""));
+        archive.extend(hostile(&same, EntryType::Link, "base", b""));
+    }
+    let room = folder();
+    let (inside, outside) = (room.path().join("inside"), room.path().join("outside"));
+    fs_err::create_dir_all(inside.join("way")).unwrap();
+    fs_err::write(inside.join("base"), "base").unwrap();
+    fs_err::create_dir_all(outside.join("folder0")).unwrap();
+    fs_err::write(outside.join("file0"), "whole").unwrap();
+    set_mode(&outside.join("folder0"), 0o700);
+    let before = outside.metadata().unwrap().modified().unwrap();
+
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| swap(&inside, &outside, &stop));
+        for _ in 0..ROUNDS {
+            // It may fail: what counts is where nothing is.
+            drop(unpack(&inside, archive.as_slice()));
+            for number in 0..MEMBERS {
+                // There may be none yet, or no way to it just now.
+                drop(fs_err::remove_file(
+                    inside.join(format!("way/same{number}")),
+                ));
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let mut left: Vec<_> = fs_err::read_dir(&outside)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["file0", "folder0"]);
+    assert_eq!(
+        fs_err::read_to_string(outside.join("file0")).unwrap(),
+        "whole"
+    );
+    assert_eq!(mode(&outside.join("folder0")), 0o700);
+    assert_eq!(outside.metadata().unwrap().modified().unwrap(), before);
+    // Left alone, all of it comes in.
+    fs_err::remove_dir_all(inside.join("way")).unwrap();
+    unpack(&inside, archive.as_slice()).unwrap();
+    assert_eq!(
+        fs_err::read_dir(inside.join("way")).unwrap().count(),
+        3 * MEMBERS
+    );
+}
+
+#[test]
+fn links_that_stay_inside_are_followed() {
+    let to = folder();
+    let inside = fs_err::canonicalize(to.path()).unwrap();
+    fs_err::create_dir_all(inside.join("deep/real")).unwrap();
+    symlink("deep/real", inside.join("relative")).unwrap();
+    symlink("../deep", inside.join("deep/up")).unwrap();
+    symlink(inside.join("deep"), inside.join("absolute")).unwrap();
+    for (member, lies_at) in [
+        ("relative/a", "deep/real/a"),
+        ("relative/new/b", "deep/real/new/b"),
+        ("deep/up/c", "deep/c"),
+        ("absolute/real/d", "deep/real/d"),
+    ] {
+        let archive = hostile(member, EntryType::Regular, "", b"text");
+        unpack(&inside, archive.as_slice()).unwrap();
+        let text = fs_err::read_to_string(inside.join(lies_at)).unwrap();
+        assert_eq!(text, "text", "{member}");
+    }
+}
+
+#[test]
+fn hard_links_are_made_of_what_is_inside() {
+    let to = folder();
+    let mut archive = hostile("a/file", EntryType::Regular, "", b"text");
+    archive.extend(hostile("a/same", EntryType::Link, "a/file", b""));
+    archive.extend(hostile("b/./same", EntryType::Link, "./a/../a/same", b""));
+    unpack(to.path(), archive.as_slice()).unwrap();
+    for name in ["a/same", "b/same"] {
+        assert_eq!(
+            to.path().join(name).metadata().unwrap().nlink(),
+            3,
+            "{name}"
+        );
+    }
+    let archive = hostile("none", EntryType::Link, "a/missing", b"");
+    let error = unpack(to.path(), archive.as_slice()).unwrap_err();
+    assert!(matches!(error, FileError::Unpack { .. }), "{error:?}");
+}
+
+#[test]
+fn failures_are_told_in_the_words_of_the_kernel() {
+    let to = folder();
+    fs_err::create_dir_all(to.path().join("there/below")).unwrap();
+    let archive = hostile("there", EntryType::Regular, "", b"text");
+    let error = unpack(to.path(), archive.as_slice()).unwrap_err();
+    let text = common::error_chain::Chain(&error).to_string();
+    assert!(
+        text.contains("Is a directory") && !text.contains("/proc"),
+        "{text}"
+    );
 }
 
 #[test]

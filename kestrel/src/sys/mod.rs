@@ -2,6 +2,7 @@
 //!
 //! [`Sys`] is what booting needs, so that its order can be tested without being PID 1. It decides nothing.
 
+pub(crate) mod beneath;
 mod freeze;
 mod interface;
 mod linux;
