@@ -6,6 +6,7 @@ use common::api::VmStats;
 use common::name::Name;
 use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{
@@ -32,7 +33,7 @@ pub struct AgentCall {
 pub struct CallAnswer {
     /// The HTTP status.
     pub status: u16,
-    /// Whether the workload calls it JSON.
+    /// Whether it is JSON, and the workload calls it so.
     pub is_json: bool,
     /// The body.
     pub body: Vec<u8>,
@@ -99,6 +100,8 @@ impl Client {
                 limit_bytes: MAX_ANSWER_BYTES,
             });
         }
+        // The workload may call anything JSON.
+        let is_json = is_json && serde_json::from_slice::<IgnoredAny>(&body).is_ok();
         Ok(CallAnswer {
             status,
             is_json,

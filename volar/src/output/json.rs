@@ -1,5 +1,9 @@
 //! JSON as the API sent it, with line breaks, in one line, or as YAML. Only blanks between the tokens change: order, numbers and unknown members stay.
 
+use std::fmt::Write as _;
+
+use crate::ui::is_harmful;
+
 /// Blanks for each level.
 const INDENT: &str = "  ";
 
@@ -46,13 +50,29 @@ pub(super) fn compact(json: &str) -> String {
     json.replace(['\n', '\r'], " ")
 }
 
-/// The same value as YAML, its members in their order. What is no JSON stays as it is.
+/// The same value as YAML, its members in their order. What has no such form stays JSON.
 pub(super) fn yaml(json: &str) -> String {
     let value = serde_json::from_str::<serde_norway::Value>(json);
     match value.map(|value| serde_norway::to_string(&value)) {
         Ok(Ok(yaml)) => yaml,
-        Ok(Err(_)) | Err(_) => json.to_owned(),
+        Ok(Err(_)) | Err(_) => indent(json),
     }
+}
+
+/// The same value without anything that a terminal obeys: valid JSON has such characters in strings only, where each may be an escape of
+/// its UTF-16 (RFC 8259 §7).
+pub(super) fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_harmful(c) && !c.is_ascii_whitespace() {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 fn new_line(out: &mut String, depth: usize) {
@@ -104,6 +124,15 @@ mod tests {
           lines
         d: no
         "#);
+    }
+
+    #[test]
+    fn nothing_is_left_for_a_terminal() {
+        let text = "{\n\"a\u{9b}2J\":\t\"\u{7f}é\u{202e}\u{85}\"}";
+        let found = escaped(text);
+        assert_eq!(found, "{\n\"a\\u009b2J\":\t\"\\u007fé\\u202e\\u0085\"}");
+        let same = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(same(&found), same(text));
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use common::agent::log::LogStream;
 use common::api::LogEntry;
 
-use crate::ui::Sanitizer;
+use crate::ui::harmless;
 
 /// Makes text of lines, some of which come in pieces.
 #[derive(Debug)]
@@ -37,10 +37,7 @@ impl LogPrinter {
             text.push_str(&format!("{} ", line.time));
         }
         let content = if self.is_terminal {
-            let mut filter = Sanitizer::new(self.color);
-            let mut harmless = filter.push(line.line.as_bytes());
-            harmless.push_str(&filter.finish());
-            harmless
+            harmless(&line.line, self.color)
         } else {
             line.line.clone()
         };

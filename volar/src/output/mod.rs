@@ -16,6 +16,7 @@ use std::io::{self, Write as _};
 
 use crate::cli::Format;
 use crate::settings::Settings;
+use crate::ui::{harmless, plain};
 
 pub use artifact::{artifact_details, artifact_table, pruned, usage_table};
 pub use config::{context_table, history_table};
@@ -76,9 +77,9 @@ impl Output {
     ) -> Result<(), OutputError> {
         match self.format {
             Format::Table | Format::Wide => self.line(&text()),
-            Format::Json => self.line(&json::indent(json)),
+            Format::Json => self.json(&json::indent(json)),
             Format::Yaml => self.line(&json::yaml(json)),
-            Format::Name => names.iter().try_for_each(|name| self.line(name)),
+            Format::Name => names.iter().try_for_each(|name| self.name(name)),
         }
     }
 
@@ -91,18 +92,18 @@ impl Output {
     ) -> Result<(), OutputError> {
         match self.format {
             Format::Table | Format::Wide => self.line(&text()),
-            Format::Json => self.line(&json::compact(json)),
+            Format::Json => self.json(&json::compact(json)),
             Format::Yaml => self.line(&format!("---\n{}", json::yaml(json))),
-            Format::Name => self.line(name),
+            Format::Name => self.name(name),
         }
     }
 
     /// Prints a JSON document that has no other form for people than itself.
     pub fn document(&self, json: &str, name: &str) -> Result<(), OutputError> {
         match self.format {
-            Format::Table | Format::Wide | Format::Json => self.line(&json::indent(json)),
+            Format::Table | Format::Wide | Format::Json => self.json(&json::indent(json)),
             Format::Yaml => self.line(&json::yaml(json)),
-            Format::Name => self.line(name),
+            Format::Name => self.name(name),
         }
     }
 
@@ -118,7 +119,7 @@ impl Output {
     pub fn done(&self, name: &str, text: &str) -> Result<(), OutputError> {
         match self.format {
             Format::Table | Format::Wide => self.line(text),
-            Format::Name => self.line(name),
+            Format::Name => self.name(name),
             Format::Json | Format::Yaml => Ok(()),
         }
     }
@@ -140,10 +141,30 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
+    /// JSON: scripts get the characters as they came, a terminal gets escapes for what it would obey.
+    fn json(self, json: &str) -> Result<(), OutputError> {
+        if self.is_terminal {
+            self.line(&json::escaped(json))
+        } else {
+            self.line(json)
+        }
+    }
+
+    /// A name of the daemon or a guest: one line, whatever it holds.
+    fn name(self, name: &str) -> Result<(), OutputError> {
+        self.line(&plain(name))
+    }
+
+    /// The one way to stdout of what is no stream of bytes: nothing in it drives a terminal, wherever it comes from.
     fn line(self, text: &str) -> Result<(), OutputError> {
+        let text = text.trim_end_matches('\n');
         if text.is_empty() {
             return Ok(());
         }
-        self.bytes(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+        if self.is_terminal {
+            self.bytes(format!("{}\n", harmless(text, self.color)).as_bytes())
+        } else {
+            self.bytes(format!("{text}\n").as_bytes())
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::settings::{Settings, Verbosity};
 
 pub use progress::Progress;
 pub use report::{Report, render};
-pub use text::{Sanitizer, plain};
+pub use text::{Sanitizer, harmless, is_harmful, plain};
 
 /// The way to stderr.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ impl Ui {
     /// Says something that is good to know, unless quiet.
     pub fn note(&self, text: &str) {
         if self.verbosity != Verbosity::Quiet {
-            write_stderr(&format!("{text}\n"));
+            write_stderr(&format!("{}\n", harmless(text, false)));
         }
     }
 
@@ -76,7 +76,7 @@ impl Ui {
 
     /// Asks a question and waits for an answer; anything but `y` and `yes` is no.
     pub fn confirm(&self, question: &str) -> bool {
-        write_stderr(&format!("{question} [y/N] "));
+        write_stderr(&format!("{} [y/N] ", plain(question)));
         let mut answer = String::new();
         match io::stdin().lock().read_line(&mut answer) {
             Ok(_) => matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"),
@@ -97,7 +97,7 @@ pub(crate) fn show_call(finished: &Finished<'_>) {
         .map_or_else(|| "no answer".to_owned(), |status| status.to_string());
     write_stderr(&format!(
         "{} -> {status} ({:.1} ms)\n",
-        finished.call,
+        plain(finished.call),
         finished.elapsed.as_secs_f64() * 1000.0
     ));
 }

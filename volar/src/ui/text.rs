@@ -7,11 +7,24 @@ const MAX_SGR_CHARS: usize = 32;
 pub fn plain(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
-            let escaped = (c.is_control() || is_deceptive(c)).then(|| c.escape_debug());
+            let escaped = is_harmful(c).then(|| c.escape_debug());
             let kept = escaped.is_none().then_some(c);
             escaped.into_iter().flatten().chain(kept)
         })
         .collect()
+}
+
+/// Whether a terminal obeys a character instead of showing it, or shows others elsewhere for it.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control() || is_deceptive(c)
+}
+
+/// Text of several lines without anything that a terminal obeys, but for colours where they are wanted.
+pub fn harmless(text: &str, keeps_colors: bool) -> String {
+    let mut filter = Sanitizer::new(keeps_colors);
+    let mut harmless = filter.push(text.as_bytes());
+    harmless.push_str(&filter.finish());
+    harmless
 }
 
 /// Characters that change the order in which others are shown (Unicode TR #36 §2.3).

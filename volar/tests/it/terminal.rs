@@ -7,14 +7,16 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::{delete, get};
+use axum::{Json, Router};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::fake::{Server, program, ready, vm};
 
@@ -163,6 +165,70 @@ fn a_log_on_a_terminal_cannot_drive_it() {
     assert!(session.seen.starts_with("boot\r\n"), "{:?}", session.seen);
 }
 
+/// What a workload may send to have a terminal read its clipboard out, retitle or clear it.
+const HOSTILE: &str = "\u{1b}]52;c;aGk=\u{7}\u{9b}2J\u{9d}0;owned\u{9c}\u{7f}";
+
+#[test]
+fn an_api_on_a_terminal_cannot_drive_it() {
+    let claimed = async || {
+        (
+            [(CONTENT_TYPE, "application/json")],
+            format!("{{{HOSTILE}}}end"),
+        )
+    };
+    let valid = async || Json(json!({"text": "\u{9b}2J\u{7f}é\u{202e}", "z": "end"}));
+    let document = async || {
+        Json(
+            json!({"openapi": "3.1.0", "paths": {"/a": {"get": {"operationId": format!("{HOSTILE}\nend")}}}}),
+        )
+    };
+    let router = Router::new()
+        .route("/api/v1/vms/{name}/openapi", get(document))
+        .route("/api/v1/vms/{name}/agent/v1/claimed", get(claimed))
+        .route("/api/v1/vms/{name}/agent/v1/valid", get(valid));
+    let server = Server::unix(router);
+    for format in ["table", "wide", "json", "yaml", "name"] {
+        for words in [
+            &["vms", "call", "web", "GET:/claimed"][..],
+            &["vms", "call", "web", "GET:/valid"],
+            &["vms", "operations", "web"],
+        ] {
+            let mut session = Session::start(&server, &[&["-o", format], words].concat());
+            // Names of a call's answer are the VM's.
+            let last = match (format, words) {
+                ("name", [_, "call", _, "GET:/valid"]) => "web",
+                _ => "end",
+            };
+            session.expect(last);
+            assert_eq!(session.code(), Some(0));
+            let harmful = |c: char| (c.is_control() && !"\r\n".contains(c)) || c == '\u{202e}';
+            assert!(
+                !session.seen.contains(harmful),
+                "{format}: {:?}",
+                session.seen
+            );
+        }
+    }
+    let mut session = Session::start(&server, &["vms", "call", "web", "GET:/valid"]);
+    session.expect("end");
+    assert!(
+        session.seen.contains(r"\u009b2J\u007fé\u202e"),
+        "{:?}",
+        session.seen
+    );
+    // Scripts get what was sent, but for names: one is one line.
+    let out = server
+        .volar(&["vms", "call", "web", "GET:/claimed"])
+        .exits(0)
+        .out();
+    assert_eq!(out, format!("{{{HOSTILE}}}end"));
+    let out = server
+        .volar(&["vms", "operations", "web", "-o", "name"])
+        .exits(0)
+        .out();
+    assert_eq!(out.lines().count(), 1, "{out:?}");
+}
+
 #[test]
 fn a_delete_asks_first() {
     let gone = delete(async || StatusCode::NO_CONTENT);
@@ -229,8 +295,8 @@ fn a_command_with_a_terminal_takes_single_keys_and_gives_the_terminal_back() {
 #[test]
 fn top_has_a_screen_of_its_own_and_leaves_it() {
     let router = Router::new()
-        .route("/api/v1/vms", get(async || axum::Json([ready("web", 1)])))
-        .route("/api/v1/stats", get(async || axum::Json(Vec::<()>::new())));
+        .route("/api/v1/vms", get(async || Json([ready("web", 1)])))
+        .route("/api/v1/stats", get(async || Json(Vec::<()>::new())));
     let server = Server::unix(router);
     let mut session = Session::start(&server, &["top", "--interval", "100ms"]);
     session.expect("\x1b[?1049h");

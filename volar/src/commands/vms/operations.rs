@@ -107,8 +107,8 @@ pub(in crate::commands) async fn call(
         .await
         .doing(|| format!("call `{}` of VM `{}`", args.operation, args.name))?;
     let output = context.output;
-    match String::from_utf8(answer.body.clone()) {
-        Ok(text) if answer.is_json => output.document(&text, args.name.as_str())?,
+    match str::from_utf8(&answer.body) {
+        Ok(text) if answer.is_json => output.document(text, args.name.as_str())?,
         _ if output.is_terminal() => {
             let mut filter = Sanitizer::new(output.has_color());
             let text = filter.push(&answer.body) + &filter.finish();
