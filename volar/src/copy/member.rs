@@ -105,13 +105,19 @@ fn member<R: Read>(
     let name = long_name.unwrap_or_else(|| header.path_bytes().into_owned());
     let link = || {
         let short = || header.link_name_bytes().unwrap_or_default().into_owned();
-        long_link.map_or_else(short, <[u8]>::to_vec)
+        let link = long_link.map_or_else(short, <[u8]>::to_vec);
+        (u64::try_from(link.len()).is_ok_and(|length| length <= MAX_NAME_BYTES))
+            .then_some(link)
+            .ok_or(MemberError::LongName)
     };
+    if u64::try_from(name.len()).is_ok_and(|length| length > MAX_NAME_BYTES) {
+        return Err(MemberError::LongName);
+    }
     let path = inside(&name)?;
     let kind = match header.entry_type() {
         EntryType::Directory => Kind::Directory,
-        EntryType::Symlink => Kind::Link(PathBuf::from(OsStr::from_bytes(&link()))),
-        EntryType::Link => Kind::Same(inside(&link())?),
+        EntryType::Symlink => Kind::Link(PathBuf::from(OsStr::from_bytes(&link()?))),
+        EntryType::Link => Kind::Same(inside(&link()?)?),
         // The old format calls a directory a file whose name ends with `/`.
         EntryType::Regular if name.ends_with(b"/") => Kind::Directory,
         EntryType::Regular | EntryType::Continuous => Kind::File,

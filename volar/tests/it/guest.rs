@@ -1,5 +1,6 @@
 //! Commands in a guest: exec, shell and cp, against a guest that is played by a WebSocket and tar archives.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -251,6 +252,23 @@ fn files_and_directories_come_out() {
             .count(),
         2
     );
+}
+
+#[test]
+fn the_umask_takes_its_part_of_a_guests_modes() {
+    let (router, _) = files();
+    let server = Server::unix(router);
+    let dir = server.dir.path();
+    let mode = |name: &str| dir.join(name).metadata().unwrap().permissions().mode() & 0o7777;
+    // The umask is one for a whole process, so it is that of a shell.
+    let copied = Command::new("sh")
+        .args(["-c", "umask 077 && exec \"$@\"", "sh", program()])
+        .args(["--api", &server.url, "cp", "web:/srv"])
+        .arg(dir.join("tree"))
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    assert_eq!((mode("tree"), mode("tree/file")), (0o700, 0o700));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Good archives come through whole, hostile ones do not come out of their place.
 
 use std::ffi::OsStr;
+use std::fs::Permissions;
 use std::os::unix::fs::symlink;
 
 use proptest::prelude::{prop_assert, proptest};
@@ -11,11 +12,15 @@ use crate::copy::pack;
 
 /// An archive of entries: type, name, and content or where a link leads.
 fn archive(entries: &[(EntryType, &[u8], &str)]) -> Vec<u8> {
+    archive_of_mode(0o4755, entries)
+}
+
+fn archive_of_mode(mode: u32, entries: &[(EntryType, &[u8], &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (kind, name, content) in entries {
         let mut header = Header::new_gnu();
         header.set_entry_type(*kind);
-        header.set_mode(0o4755);
+        header.set_mode(mode);
         // The crate refuses such names; a guest does not.
         header.as_old_mut().name[..name.len()].copy_from_slice(name);
         let is_link = matches!(kind, Symlink | Link);
@@ -50,7 +55,7 @@ fn what_is_packed_comes_out_again() {
     fs::create_dir_all(site.join("a").join(&long)).unwrap();
     fs::write(site.join("a").join(&long).join("deep"), "deep").unwrap();
     fs::write(site.join("run.sh"), "#!/bin/sh").unwrap();
-    set_mode(&site.join("run.sh"), 0o750).unwrap();
+    fs::set_permissions(site.join("run.sh"), Permissions::from_mode(0o750)).unwrap();
     symlink("a", site.join("link")).unwrap();
     symlink("../run.sh", site.join("a/up")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(site.join("socket")).unwrap();
@@ -186,6 +191,64 @@ fn names_and_records_are_bounded() {
         unpack(&b""[..], &target(dir.path())),
         Err(UnpackError::Empty)
     ));
+}
+
+#[test]
+fn modes_have_no_more_than_a_file_of_the_user() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("out/there")).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    fs::set_permissions(dir.path().join("out/there"), Permissions::from_mode(0o711)).unwrap();
+    // Every bit of a mode, for a user whose own files have what is left of 0666 and 0777.
+    let plain = dir.path().join("plain");
+    fs::create_dir(&plain).unwrap();
+    let allowed = mode(&plain);
+    let bytes = archive_of_mode(
+        0o7777,
+        &[
+            (Directory, b"a/new", ""),
+            (Regular, b"a/new/f", "1"),
+            (Directory, b"a/there", ""),
+        ],
+    );
+    unpack(bytes.as_slice(), &target(dir.path())).unwrap();
+    let out = dir.path().join("out");
+    assert_eq!(mode(&out.join("new")), allowed);
+    assert_eq!(mode(&out.join("new/f")), allowed);
+    assert_eq!(mode(&out.join("there")), 0o711);
+    // Less is less.
+    let bytes = archive_of_mode(
+        0o500,
+        &[(Directory, b"a/less", ""), (Regular, b"a/less/f", "1")],
+    );
+    unpack(bytes.as_slice(), &target(dir.path())).unwrap();
+    assert_eq!(mode(&out.join("less")), 0o500);
+    assert_eq!(mode(&out.join("less/f")), 0o500);
+}
+
+/// An archive of links without end, each leading as far as a name may.
+struct Links(io::Cursor<Vec<u8>>);
+
+impl Read for Links {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if usize::try_from(self.0.position()).unwrap() == self.0.get_ref().len() {
+            self.0.set_position(0);
+        }
+        self.0.read(buffer)
+    }
+}
+
+#[test]
+fn links_without_end_do_not_fill_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = "x/".repeat(2000);
+    let mut bytes = archive(&[
+        (EntryType::GNULongLink, b"././@LongLink", &long),
+        (Symlink, b"a/l", "x"),
+    ]);
+    bytes.truncate(bytes.len() - 1024);
+    let error = unpack(Links(io::Cursor::new(bytes)), &target(dir.path())).unwrap_err();
+    assert!(matches!(error, UnpackError::TooManyNames), "{error}");
 }
 
 proptest! {

@@ -1,5 +1,9 @@
 //! Takes a guest's archive apart on this host. The guest is hostile: nothing is written outside of the target, through no link, and what is
-//! made has no more rights than a file of the user.
+//! made has no more rights than a file of the user: the umask takes its part of every mode, and nothing is set-user-ID, set-group-ID or
+//! sticky. A directory that was there keeps its mode.
+
+#[cfg(test)]
+mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -12,11 +16,20 @@ use tar::Archive;
 
 use super::member::{Kind, Member, MemberError, Members};
 
+/// The bits of a mode that are taken from a guest (inode(7)): read, write and execute.
+const PERMISSIONS: u32 = 0o777;
+
 /// The most members: a whole root file system has a tenth of it.
 const MAX_MEMBERS: u64 = 2_000_000;
 
 /// The most bytes of files: more than any disk of a VM that somebody copies by hand.
 const MAX_BYTES: u64 = 256 * 1024 * 1024 * 1024;
+
+/// The most bytes of names that are kept until the end, for links and for modes of directories: a root file system has some ten million.
+const MAX_KEPT_BYTES: usize = 128 * 1024 * 1024;
+
+/// What each of them takes beside its names: two pointers with lengths and capacities, and the allocator's own.
+const KEPT_OVERHEAD_BYTES: usize = 80;
 
 /// The most names of members that were left out; more are only counted in the last one.
 const MAX_SKIPPED: usize = 20;
@@ -45,6 +58,11 @@ pub enum UnpackError {
     /// Too much.
     #[error("The archive has more than {MAX_MEMBERS} members or {MAX_BYTES} bytes")]
     TooLarge,
+    /// Too many links or directories, or too long ones.
+    #[error(
+        "The archive has links and directories whose names take more than {MAX_KEPT_BYTES} bytes"
+    )]
+    TooManyNames,
     /// A file that cannot be written.
     #[error("Cannot write what is copied")]
     Write(#[source] io::Error),
@@ -81,6 +99,7 @@ pub fn unpack(archive: impl Read, target: &Target) -> Result<Unpacked, UnpackErr
         done: Unpacked::default(),
         links: Vec::new(),
         folders: Vec::new(),
+        kept_bytes: 0,
     };
     let mut archive = Archive::new(archive);
     let mut members = Members::of(&mut archive)?;
@@ -107,6 +126,8 @@ struct Work<'a> {
     links: Vec<(PathBuf, PathBuf)>,
     /// Their modes are set at the end: one may forbid to write.
     folders: Vec<(PathBuf, u32)>,
+    /// What the names in both take.
+    kept_bytes: usize,
 }
 
 impl Work<'_> {
@@ -115,21 +136,24 @@ impl Work<'_> {
         self.clear_way(&path)?;
         match member.kind {
             Kind::Directory => {
-                make_folder(&path)?;
-                self.folders.push((path, member.mode));
+                if make_folder(&path)? {
+                    self.keep(&[&path])?;
+                    self.folders.push((path, member.mode));
+                }
             }
             Kind::File => {
                 remove(&path)?;
                 let mut file = fs::OpenOptions::new()
                     .write(true)
                     .create_new(true)
-                    .mode(0o600)
+                    // The kernel takes the umask off.
+                    .mode(member.mode & PERMISSIONS)
                     .open(&path)
                     .map_err(UnpackError::Write)?;
                 io::copy(&mut content, &mut file).map_err(UnpackError::Write)?;
-                set_mode(&path, member.mode)?;
             }
             Kind::Link(leads_to) if stays_inside(&member.path, &leads_to) => {
+                self.keep(&[&path, &leads_to])?;
                 self.links.push((path, leads_to));
             }
             Kind::Link(leads_to) => self.skip(format!(
@@ -184,6 +208,16 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Counts what is kept until the end.
+    fn keep(&mut self, names: &[&Path]) -> Result<(), UnpackError> {
+        let bytes: usize = names.iter().map(|name| name.as_os_str().len()).sum();
+        self.kept_bytes = self.kept_bytes.saturating_add(bytes + KEPT_OVERHEAD_BYTES);
+        if self.kept_bytes > MAX_KEPT_BYTES {
+            return Err(UnpackError::TooManyNames);
+        }
+        Ok(())
+    }
+
     fn skip(&mut self, reason: String) {
         if self.done.skipped.len() < MAX_SKIPPED {
             self.done.skipped.push(reason);
@@ -200,23 +234,29 @@ impl Work<'_> {
         }
         // The innermost first: the outer ones may forbid to reach them.
         for (path, mode) in self.folders.iter().rev() {
-            let is_folder = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
-            if is_folder {
-                set_mode(path, *mode)?;
+            let found = fs::symlink_metadata(path).ok();
+            if let Some(found) = found.filter(std::fs::Metadata::is_dir) {
+                // What the umask took when it was made stays away.
+                let mode = found.permissions().mode() & mode & PERMISSIONS;
+                let mode = std::fs::Permissions::from_mode(mode);
+                fs::set_permissions(path, mode).map_err(UnpackError::Write)?;
             }
         }
         Ok(self.done)
     }
 }
 
-/// Makes a directory; one that is there is fine, a link to one is not.
-fn make_folder(path: &Path) -> Result<(), UnpackError> {
+/// Makes a directory and says whether it did; one that is there is fine, a link to one is not.
+fn make_folder(path: &Path) -> Result<bool, UnpackError> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => Ok(()),
+        Ok(found) if found.is_dir() => Ok(false),
         Ok(found) if found.is_symlink() => Err(UnpackError::ThroughLink {
             path: path.to_owned(),
         }),
-        Ok(_) | Err(_) => fs::create_dir(path).map_err(UnpackError::Write),
+        Ok(_) | Err(_) => {
+            fs::create_dir(path).map_err(UnpackError::Write)?;
+            Ok(true)
+        }
     }
 }
 
@@ -226,11 +266,6 @@ fn remove(path: &Path) -> Result<(), UnpackError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(UnpackError::Write(error)),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-fn set_mode(path: &Path, mode: u32) -> Result<(), UnpackError> {
-    let mode = std::fs::Permissions::from_mode(mode & 0o777);
-    fs::set_permissions(path, mode).map_err(UnpackError::Write)
 }
 
 /// Whether a link at `path` in the archive leads to something in it. `..` is only taken at the beginning, where it cannot go through another
@@ -251,7 +286,3 @@ fn stays_inside(path: &Path, leads_to: &Path) -> bool {
     }
     !leads_to.as_os_str().is_empty()
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;
