@@ -77,20 +77,13 @@ pub async fn join(
     } = session;
     let show = show(guest, output, ui);
     tokio::pin!(show);
-    // Both at once: a command that writes much must not be kept waiting by one that reads slowly.
-    let result = loop {
-        tokio::select! {
-            biased;
-            result = &mut show => break result,
-            result = user.pass_on(&mut input) => match result {
-                Ok(()) => {}
-                // What the guest said last tells more than that it is gone.
-                Err(ExecError::Connection(ClientError::WebSocket(_))) => break show.await,
-                Err(error) => {
-                    drop(input.close().await);
-                    break Err(error);
-                }
-            },
+    let result = match both(&mut show, async || user.pass_on(&mut input).await).await {
+        Ok(shown) => shown,
+        // What the guest said last tells more than that it is gone.
+        Err(ExecError::Connection(ClientError::WebSocket(_))) => show.await,
+        Err(error) => {
+            drop(input.close().await);
+            Err(error)
         }
     };
     if joined.tty && output.is_terminal() {
@@ -98,6 +91,23 @@ pub async fn join(
     }
     drop(raw_mode);
     result
+}
+
+/// Does both at once until what is shown ends, or passing on fails: a command that writes much must not be kept waiting by one that reads
+/// slowly.
+///
+/// Neither goes first: a command that never stops writing would use up all that a task may do at a time (tokio's cooperative budget), and
+/// neither keys nor Ctrl-C would be looked at.
+async fn both<T>(
+    mut show: impl Future<Output = T> + Unpin,
+    mut pass_on: impl AsyncFnMut() -> Result<(), ExecError>,
+) -> Result<T, ExecError> {
+    loop {
+        tokio::select! {
+            shown = &mut show => return Ok(shown),
+            passed_on = pass_on() => passed_on?,
+        }
+    }
 }
 
 /// The user's side.
@@ -165,5 +175,39 @@ async fn show(mut guest: ExecOutput, output: Output, ui: Ui) -> Result<Exit, Exe
             Some(FromGuest::Exit(exit)) => return Ok(exit),
             None => return Err(ExecError::Ended),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// More than a task may ever do at a time.
+    const MAX_PIECES: u32 = 1_000_000;
+
+    #[tokio::test]
+    async fn a_command_that_never_stops_writing_does_not_keep_keys_away() {
+        let (writes, mut written) = mpsc::channel(1);
+        let (presses, mut pressed) = mpsc::channel(1);
+        presses.try_send(()).unwrap();
+        let stopped = Cell::new(false);
+        let show = async {
+            for _ in 0..MAX_PIECES {
+                if stopped.get() {
+                    return true;
+                }
+                writes.try_send(()).unwrap();
+                written.recv().await.unwrap();
+            }
+            false
+        };
+        let pass_on = async || {
+            pressed.recv().await.unwrap();
+            stopped.set(true);
+            Ok(())
+        };
+        assert!(both(Box::pin(show), pass_on).await.unwrap());
     }
 }
