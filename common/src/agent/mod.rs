@@ -3,6 +3,7 @@
 //! It is served on TCP [`AGENT_PORT`] and vsock port [`AGENT_PORT`]. `GET /healthz` and `/v1/*` (passed through to the workload
 //! with `/v1` removed) are as in the Go system. What can change the guest needs the header [`SECRET_HEADER`].
 
+pub mod hop;
 pub mod log;
 pub mod session;
 pub mod stats;

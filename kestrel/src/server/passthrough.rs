@@ -3,6 +3,7 @@
 //! It needs no secret, as in the Go system: it does to the workload what the workload lets anybody do. That includes a workload that
 //! listens on 127.0.0.1 only. Nothing is buffered, retried or redirected.
 
+use common::agent::hop::{HOP_BY_HOP, connection_options, names_upgrade};
 use common::manifest::BaseUrl;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
@@ -15,16 +16,6 @@ use crate::http_client::{authority, connect, send};
 
 /// What is removed from the path.
 pub(super) const PREFIX: &str = "/v1";
-
-/// Fields that are for one connection only, besides those that `Connection` names (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 6] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Passes a request on, and the workload's answer back.
 pub(super) async fn forward(
@@ -114,12 +105,8 @@ fn workload_uri(base: &BaseUrl, uri: &Uri) -> Option<Uri> {
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    let named: Vec<HeaderName> = connection_options(connection(headers))
+        .filter_map(|name| name.parse().ok())
         .collect();
     for name in named {
         headers.remove(name);
@@ -131,13 +118,13 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// The protocol to change to, if `Connection` names `Upgrade` (RFC 9110 §7.8).
 pub(super) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let named = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
-    headers.get(UPGRADE).filter(|_| named).cloned()
+    let is_named = names_upgrade(connection(headers));
+    headers.get(UPGRADE).filter(|_| is_named).cloned()
+}
+
+fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter();
+    values.filter_map(|value| value.to_str().ok())
 }
 
 /// Announces the change to `protocol`.

@@ -7,6 +7,7 @@ use axum::http::header::{
     ALT_SVC, CONNECTION, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, STRICT_TRANSPORT_SECURITY,
     UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
+use common::agent::hop::{HOP_BY_HOP, connection_options, names_upgrade};
 use common::api::Problem;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{Response, StatusCode};
@@ -27,17 +28,6 @@ const MAX_SENTENCE_CHARS: usize = 500;
 /// The longest code of a problem.
 const MAX_CODE_CHARS: usize = 64;
 
-/// Fields that are for one connection only, besides those that `Connection` names (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 7] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// What a browser shows of a guest runs for itself: it has this daemon's address, and must not act in its name.
 const SANDBOX: &str = "sandbox allow-downloads allow-forms allow-popups allow-scripts";
 
@@ -53,7 +43,7 @@ const ABOUT_THE_WHOLE_ORIGIN: [HeaderName; 6] = [
 
 /// Takes out what is for one connection only.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = connection_options(headers)
+    let named: Vec<HeaderName> = connection_options(connection(headers))
         .filter_map(|name| name.parse().ok())
         .collect();
     for name in named {
@@ -66,17 +56,13 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// The protocol that a client wants to change to, if `Connection` names `Upgrade` (RFC 9110 §7.8).
 pub(super) fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let is_named = connection_options(headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    let is_named = names_upgrade(connection(headers));
     headers.get(UPGRADE).filter(|_| is_named).cloned()
 }
 
-fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+fn connection(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter();
+    values.filter_map(|value| value.to_str().ok())
 }
 
 /// Announces the change to `protocol`.
