@@ -78,6 +78,7 @@ async fn guest(
         log: Arc::clone(log),
         sessions: Sessions::new(reaper.clone()),
         copies: Arc::new(Semaphore::new(MAX_COPIES)),
+        set_clock: crate::sys::set_unix_time,
         began,
     });
     // A bad manifest is told on the usual port too.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::agent::session::{Channel, Exit, HEADER_BYTES, PROTOCOL, header, parse_header};
 use common::agent::stats::GuestStats;
 use common::agent::{
-    AGENT_PORT, AgentStatus, EXEC_PATH, GuestHealth, GuestPhase, HealthState, LOGS_PATH,
+    AGENT_PORT, AgentStatus, CLOCK_PATH, EXEC_PATH, GuestHealth, GuestPhase, HealthState, LOGS_PATH,
     SHUTDOWN_PATH, STATS_PATH, STATUS_PATH, WorkloadStatus,
 };
 
@@ -70,6 +70,7 @@ fn connection(stream: &TcpStream, end: &impl Fn()) {
                 let stats = serde_json::to_string(&GuestStats::default()).unwrap();
                 answer(stream, "200 OK", &stats);
             }
+            CLOCK_PATH => answer(stream, "204 No Content", ""),
             SHUTDOWN_PATH => {
                 answer(stream, "202 Accepted", "{}");
                 end();

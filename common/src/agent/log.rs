@@ -38,8 +38,12 @@ impl LogStream {
 pub struct LogLine {
     /// Counts a guest's lines from 1, anew with each boot. A gap is what was lost.
     pub seq: u64,
-    /// When it was complete, in milliseconds of Unix time by the guest's clock.
+    /// When it was complete, in milliseconds of Unix time by the guest's clock, which may be anything. For hosts that do not know `age_ms`.
     pub at_ms: u64,
+    /// How long it had been complete when it was sent, in milliseconds of the guest's boot-time clock (`CLOCK_BOOTTIME`), which nobody sets.
+    /// The host's time of arrival less this is when it was complete. Older agents do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
     /// Where it comes from.
     pub stream: LogStream,
     /// The text without its line break, be it LF or CR LF. What is not UTF-8 is replaced by U+FFFD.

@@ -44,6 +44,20 @@ pub const LOGS_PATH: &str = "/agent/logs";
 /// `GET` with the secret: [`stats::GuestStats`].
 pub const STATS_PATH: &str = "/agent/stats";
 
+/// `POST` with the secret and `?unix_ms=<n>`: sets the guest's clock to this time, in milliseconds of Unix time, between [`MIN_CLOCK_MS`] and
+/// [`MAX_CLOCK_MS`]. A clock that is right to [`CLOCK_TOLERANCE_MS`] is left as it is. Answers 204.
+pub const CLOCK_PATH: &str = "/agent/clock";
+
+/// The earliest time that a guest's clock is set to, in milliseconds of Unix time: 2020-01-01. A host that says less has no clock itself.
+pub const MIN_CLOCK_MS: u64 = 1_577_836_800_000;
+
+/// The latest one: 2200-01-01, far within what the kernel takes (a clock that counts nanoseconds in 64 bits ends in 2262).
+pub const MAX_CLOCK_MS: u64 = 7_258_118_400_000;
+
+/// How wrong a guest's clock may be before it is set, in milliseconds: a request may be as long on its way, and a clock that is set makes
+/// programs see time jump.
+pub const CLOCK_TOLERANCE_MS: u64 = 100;
+
 /// `POST` with the secret, upgraded to [`session::PROTOCOL`]: runs a command. What is wrong with the command is said in the session; only a
 /// missing upgrade (426) and too many sessions (503) are answers without one.
 pub const EXEC_PATH: &str = "/agent/exec";

@@ -12,7 +12,7 @@ use common::agent::log::{LogLine, LogStream};
 use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use crate::sys::unix_time;
+use crate::sys::{boot_time, unix_time};
 use ring::Ring;
 
 pub(crate) use output::Output;
@@ -95,11 +95,12 @@ impl Log {
     /// Some of the lines after `after` as JSON, and the number of the last of them.
     fn chunk(&self, after: u64) -> Option<(Bytes, u64)> {
         let ring = self.ring();
+        let now = boot_time();
         let mut text = Vec::new();
         let mut last = None;
-        for line in ring.after(after) {
+        for line in ring.after(after, now) {
             // A structure of strings and numbers always has a JSON form, and a vector takes all of it.
-            drop(serde_json::to_writer(&mut text, line));
+            drop(serde_json::to_writer(&mut text, &line));
             text.push(b'\n');
             last = Some(line.seq);
             if text.len() >= CHUNK_BYTES {
@@ -111,13 +112,15 @@ impl Log {
 
     fn keep(&self, stream: LogStream, line: String, partial: bool) {
         let at_ms = u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX);
-        self.ring().push(LogLine {
+        let line = LogLine {
             seq: 0,
             at_ms,
+            age_ms: None,
             stream,
             line,
             partial,
-        });
+        };
+        self.ring().push(line, boot_time());
         // Says that there is something; a finished log stays finished.
         self.changes.send_modify(|_| ());
     }
@@ -133,7 +136,7 @@ pub(crate) mod tests {
 
     /// All lines that a log has now.
     pub(crate) fn kept(log: &Log) -> Vec<LogLine> {
-        log.ring().after(0).cloned().collect()
+        log.ring().after(0, boot_time()).collect()
     }
 
     fn parse(chunk: &Bytes) -> Vec<LogLine> {
@@ -162,6 +165,7 @@ pub(crate) mod tests {
         assert_eq!(first.len(), 1);
         assert_eq!((first[0].seq, first[0].line.as_str()), (2, "two"));
         assert!(first[0].at_ms > 1_600_000_000_000);
+        assert!(first[0].age_ms.is_some());
         log.say("three");
         assert_eq!(next(&mut chunks).await[0].seq, 3);
         log.say("last");

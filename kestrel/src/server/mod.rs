@@ -16,7 +16,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use common::agent::{
-    EXEC_PATH, FILES_PATH, HEALTHZ_PATH, LOGS_PATH, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH,
+    CLOCK_PATH, EXEC_PATH, FILES_PATH, HEALTHZ_PATH, LOGS_PATH, SHUTDOWN_PATH, STATS_PATH,
+    STATUS_PATH,
 };
 use common::guest_config::Secret;
 use common::manifest::BaseUrl;
@@ -74,6 +75,8 @@ pub(crate) struct Agent {
     pub(crate) sessions: Sessions,
     /// Places for copies of files.
     pub(crate) copies: Arc<Semaphore>,
+    /// Sets the clock of the machine to a Unix time.
+    pub(crate) set_clock: fn(Duration) -> io::Result<()>,
     /// When the agent began, on the boot-time clock.
     pub(crate) began: Duration,
 }
@@ -183,6 +186,7 @@ async fn answer(agent: &Arc<Agent>, request: Request<Incoming>) -> Response<Agen
     match path {
         LOGS_PATH => own::logs(agent, query),
         STATS_PATH => own::stats(agent),
+        CLOCK_PATH => own::clock(agent, query),
         EXEC_PATH => exec::exec(agent, request),
         FILES_PATH => files::files(agent, request).await,
         _ => own::shutdown(agent, query),
@@ -195,7 +199,7 @@ fn allowed_methods(path: &str) -> Option<&'static [Method]> {
         HEALTHZ_PATH | STATUS_PATH => Some(&[Method::GET, Method::HEAD]),
         LOGS_PATH | STATS_PATH => Some(&[Method::GET]),
         FILES_PATH => Some(&[Method::HEAD, Method::GET, Method::PUT]),
-        SHUTDOWN_PATH | EXEC_PATH => Some(&[Method::POST]),
+        SHUTDOWN_PATH | EXEC_PATH | CLOCK_PATH => Some(&[Method::POST]),
         _ => None,
     }
 }

@@ -1,19 +1,21 @@
-//! The agent's own answers: that it lives, how the guest is, what it uses and says, and the request to stop.
+//! The agent's own answers: that it lives, how the guest is, what it uses and says, what time it is, and the request to stop.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::agent::{MAX_STATUS_WAIT_MS, SECRET_HEADER};
+use common::agent::{
+    CLOCK_TOLERANCE_MS, MAX_CLOCK_MS, MAX_STATUS_WAIT_MS, MIN_CLOCK_MS, SECRET_HEADER,
+};
 use common::manifest::MAX_WAIT_MS;
 use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::body::{AgentBody, json, problem, streamed};
+use super::body::{AgentBody, empty, json, problem, streamed};
 use super::{Agent, query};
 use crate::signals::StopReason;
 use crate::stats;
-use crate::sys::boot_time;
+use crate::sys::{boot_time, unix_time};
 
 pub(super) fn healthz(agent: &Agent) -> Response<AgentBody> {
     let uptime = boot_time().saturating_sub(agent.began).as_secs();
@@ -93,6 +95,35 @@ pub(super) fn logs(agent: &Arc<Agent>, query: &str) -> Response<AgentBody> {
     streamed("application/x-ndjson", chunks, unanswered)
 }
 
+/// Sets the guest's clock, if it is wrong.
+pub(super) fn clock(agent: &Agent, query: &str) -> Response<AgentBody> {
+    let invalid = |detail: &str| problem(StatusCode::BAD_REQUEST, "invalid-request", detail);
+    let unix_ms = match query::number(query, "unix_ms") {
+        Ok(Some(unix_ms)) if (MIN_CLOCK_MS..=MAX_CLOCK_MS).contains(&unix_ms) => unix_ms,
+        Ok(_) => {
+            let detail =
+                format!("`unix_ms` must be a time between {MIN_CLOCK_MS} and {MAX_CLOCK_MS} ms");
+            return invalid(&detail);
+        }
+        Err(detail) => return invalid(&detail),
+    };
+    let time = Duration::from_millis(unix_ms);
+    if !is_wrong(unix_time(), time) {
+        return empty(StatusCode::NO_CONTENT);
+    }
+    match (agent.set_clock)(time) {
+        Ok(()) => empty(StatusCode::NO_CONTENT),
+        Err(error) => {
+            let detail = format!("The guest's clock cannot be set: {error}");
+            problem(StatusCode::INTERNAL_SERVER_ERROR, "clock-not-set", &detail)
+        }
+    }
+}
+
+fn is_wrong(clock: Duration, time: Duration) -> bool {
+    clock.abs_diff(time) > Duration::from_millis(CLOCK_TOLERANCE_MS)
+}
+
 /// Asks the guest to stop.
 pub(super) fn shutdown(agent: &Agent, query: &str) -> Response<AgentBody> {
     let grace_ms = match query::number(query, "grace_ms") {
@@ -130,6 +161,24 @@ pub(super) fn check_secret(agent: &Agent, headers: &HeaderMap) -> Option<Respons
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_wrong_beyond_its_tolerance() {
+        let at = Duration::from_millis(MIN_CLOCK_MS);
+        let tolerance = Duration::from_millis(CLOCK_TOLERANCE_MS);
+        let more = tolerance + Duration::from_millis(1);
+        let table = [
+            (at, false),
+            (at + tolerance, false),
+            (at.saturating_sub(tolerance), false),
+            (at + more, true),
+            (at.saturating_sub(more), true),
+            (Duration::ZERO, true),
+        ];
+        for (clock, expected) in table {
+            assert_eq!(is_wrong(clock, at), expected, "{clock:?}");
+        }
+    }
 
     #[test]
     fn queries_are_read_and_bounded() {

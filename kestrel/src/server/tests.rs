@@ -1,6 +1,6 @@
 //! The server on loopback with a workload of a few lines. Requests are written by hand: what is on the wire is what counts.
 
-use common::agent::{AgentStatus, SECRET_HEADER};
+use common::agent::{AgentStatus, MAX_CLOCK_MS, MIN_CLOCK_MS, SECRET_HEADER};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -12,6 +12,12 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789
 
 /// How long any step of these tests may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The times that clocks were set to, of all tests.
+static SET_CLOCKS: std::sync::Mutex<Vec<Duration>> = std::sync::Mutex::new(Vec::new());
+
+/// A time to which no clock is set.
+const UNSETTABLE: Duration = Duration::from_millis(MIN_CLOCK_MS + 1);
 
 struct Served {
     agent: Arc<Agent>,
@@ -32,6 +38,15 @@ async fn serve_agent_with(reaper: Reaper, base: Option<BaseUrl>, secret: Option<
         log: Arc::new(Log::new()),
         sessions: Sessions::new(reaper),
         copies: Arc::new(Semaphore::new(MAX_COPIES)),
+        // Never this machine's own clock.
+        set_clock: |time| {
+            SET_CLOCKS.lock().unwrap().push(time);
+            if time == UNSETTABLE {
+                Err(io::ErrorKind::PermissionDenied.into())
+            } else {
+                Ok(())
+            }
+        },
         began: Duration::ZERO,
     });
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -454,6 +469,35 @@ async fn readers_of_the_log_are_bounded() {
     served.agent.log.finish();
     let answer = exchange(served.port, &with_secret("GET /agent/logs")).await;
     assert!(answer.contains("here"), "{answer}");
+}
+
+#[tokio::test]
+async fn the_clock_is_set_by_who_knows_the_secret_and_only_if_it_is_wrong() {
+    let served = serve_agent(None, Some(SECRET)).await;
+    let plain = "POST /agent/clock?unix_ms=1600000000001 HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let right = u64::try_from(crate::sys::unix_time().as_millis()).unwrap();
+    let post = |query: &str| with_secret(&format!("POST /agent/clock{query}"));
+    let table = [
+        (plain.to_owned(), "401"),
+        (with_secret("GET /agent/clock"), "405"),
+        (post(""), "400"),
+        (post("?unix_ms=soon"), "400"),
+        (post(&format!("?unix_ms={}", MIN_CLOCK_MS - 1)), "400"),
+        (post(&format!("?unix_ms={}", MAX_CLOCK_MS + 1)), "400"),
+        (post("?unix_ms=18446744073709551615"), "400"),
+        (post(&format!("?unix_ms={right}")), "204"),
+        (post(&format!("?unix_ms={}", UNSETTABLE.as_millis())), "500"),
+        (post("?unix_ms=1600000000002"), "204"),
+    ];
+    for (request, expected) in table {
+        let answer = exchange(served.port, &request).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{request}{answer}"
+        );
+    }
+    let set = SET_CLOCKS.lock().unwrap().clone();
+    assert_eq!(set, [UNSETTABLE, Duration::from_millis(1_600_000_000_002)]);
 }
 
 #[tokio::test]

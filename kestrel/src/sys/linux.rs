@@ -15,7 +15,8 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::statvfs;
-use nix::time::{ClockId, clock_gettime};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_gettime, clock_settime};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pivot_root};
 
 use super::{Mount, Sys, freeze, interface};
@@ -58,6 +59,14 @@ pub(crate) fn unix_time() -> Duration {
     clock_gettime(ClockId::CLOCK_REALTIME)
         .map(Duration::from)
         .unwrap_or_default()
+}
+
+/// Sets the clock of the machine (`CLOCK_REALTIME`) to this Unix time.
+pub(crate) fn set_unix_time(time: Duration) -> io::Result<()> {
+    Ok(clock_settime(
+        ClockId::CLOCK_REALTIME,
+        TimeSpec::from(time),
+    )?)
 }
 
 /// Size of the root file system and what of it is used, in bytes.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::mounts::Deny;
 
-pub(crate) use linux::{Linux, boot_time, root_usage, unix_time};
+pub(crate) use linux::{Linux, boot_time, root_usage, set_unix_time, unix_time};
 pub(crate) use plain::open_plain;
 pub(crate) use process::{
     GroupSignal, Reaped, controlling_terminal, reap_next, run_as, signal_group,

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use common::agent::stats::GuestStats;
 use common::agent::{
-    AgentStatus, MAX_STATUS_WAIT_MS, SECRET_HEADER, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH,
+    AgentStatus, CLOCK_PATH, MAX_STATUS_WAIT_MS, SECRET_HEADER, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH,
 };
 use common::error_chain::Chain;
 use hyper::Method;
+use jiff::Timestamp;
 
 use crate::machine::ports::{BoxFuture, Guest, GuestEndpoint, StepError};
 use exchange::Call;
@@ -165,6 +166,16 @@ impl AgentClient {
         self.call(guest, &call, ANSWER_LIMIT).await.map(drop)
     }
 
+    async fn post_clock(&self, guest: &GuestEndpoint, now: Timestamp) -> Result<(), AgentError> {
+        let path = format!("{CLOCK_PATH}?unix_ms={}", now.as_millisecond());
+        let call = Call {
+            method: Method::POST,
+            path: &path,
+            header: Some((SECRET_HEADER, guest.secret.expose())),
+        };
+        self.call(guest, &call, ANSWER_LIMIT).await.map(drop)
+    }
+
     async fn call(
         &self,
         guest: &GuestEndpoint,
@@ -194,6 +205,14 @@ impl Guest for AgentClient {
         grace: Option<Duration>,
     ) -> BoxFuture<'a, Result<(), StepError>> {
         Box::pin(async move { Ok(self.post_shutdown(guest, grace).await?) })
+    }
+
+    fn set_clock<'a>(
+        &'a self,
+        guest: &'a GuestEndpoint,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
+        Box::pin(async move { Ok(self.post_clock(guest, now).await?) })
     }
 
     fn reach(

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use super::ring_file::{BLOCK_BYTES, RingFile};
 
-/// How much earlier than its launch a guest's line may be by its own clock, in milliseconds: a clock is set once, at the boot.
+/// How much earlier than its launch a guest's line may be by its own clock, in milliseconds: a clock is set once, at the boot. Only of
+/// agents that do not tell the age of a line.
 const EARLY_MS: i64 = 2_000;
 
 /// How much later than now it may be.
@@ -90,6 +91,7 @@ impl Journal {
                 let note = LogLine {
                     seq: line.seq - 1,
                     at_ms: line.at_ms,
+                    age_ms: line.age_ms,
                     stream: LogStream::Agent,
                     line: text,
                     partial: false,
@@ -126,7 +128,7 @@ impl Journal {
     fn number(&mut self, launch: &str, line: LogLine, now: Timestamp) -> LogEntry {
         let last = self.last.as_ref();
         let time =
-            moment(line.at_ms, launch, now).max(last.map_or(Timestamp::MIN, |last| last.time));
+            moment(&line, launch, now).max(last.map_or(Timestamp::MIN, |last| last.time));
         let id = last.map_or(1, |last| last.id.saturating_add(1));
         self.last = Some(Last {
             id,
@@ -151,15 +153,27 @@ pub(super) fn parse(line: &[u8]) -> Option<LogEntry> {
     serde_json::from_slice(line).ok()
 }
 
-/// When a line was complete: what the guest says if that lies between its launch and now, else now.
-fn moment(at_ms: u64, launch: &str, now: Timestamp) -> Timestamp {
+/// When a line was complete by the host's clock, of a line that arrived now: between its launch and now, whatever the guest says.
+fn moment(line: &LogLine, launch: &str, now: Timestamp) -> Timestamp {
     let now_ms = now.as_millisecond();
-    let earliest = launched_ms(launch).unwrap_or(0).saturating_sub(EARLY_MS);
-    i64::try_from(at_ms)
-        .ok()
-        .filter(|at| (earliest..=now_ms.saturating_add(LATE_MS)).contains(at))
-        .and_then(|at| Timestamp::from_millisecond(at).ok())
-        .unwrap_or(now)
+    let launched_ms = launched_ms(launch).unwrap_or(0);
+    let at_ms = match line.age_ms {
+        // It may be on its way while the launch is younger than its age: then it is as old as that.
+        Some(age_ms) => i64::try_from(age_ms)
+            .map_or(launched_ms, |age_ms| now_ms.saturating_sub(age_ms))
+            .max(launched_ms),
+        None => {
+            let believed = launched_ms.saturating_sub(EARLY_MS)..=now_ms.saturating_add(LATE_MS);
+            i64::try_from(line.at_ms)
+                .ok()
+                .filter(|at| believed.contains(at))
+                .unwrap_or(now_ms)
+        }
+    };
+    if at_ms >= now_ms {
+        return now;
+    }
+    Timestamp::from_millisecond(at_ms).unwrap_or(now)
 }
 
 /// When a launch began: its id is a UUID of version 7, which says so (RFC 9562, 5.7).
@@ -178,6 +192,7 @@ mod tests {
         LogLine {
             seq,
             at_ms: 0,
+            age_ms: None,
             stream: LogStream::Stdout,
             line: text.to_owned(),
             partial: false,
@@ -260,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guests_clock_is_believed_as_far_as_it_can_be_right() {
+    fn a_line_is_as_old_as_its_guest_says_and_that_can_be() {
         let launched = at(1_000_000);
         let uuid = uuid::Timestamp::from_unix(uuid::NoContext, 1_000_000, 0);
         let launch = uuid::Uuid::new_v7(uuid).to_string();
@@ -269,15 +284,38 @@ mod tests {
         let table = [
             (ms(at(1_000_050)), at(1_000_050)),
             (ms(launched), launched),
+            (ms(at(1_000_101)), now),
             (0, now),
             (ms(at(999_000)), now),
             (ms(at(2_000_000)), now),
             (u64::MAX, now),
         ];
+        let by_clock = |at_ms| LogLine {
+            at_ms,
+            ..line(1, "x")
+        };
         for (at_ms, expected) in table {
-            assert_eq!(moment(at_ms, &launch, now), expected, "{at_ms}");
+            assert_eq!(moment(&by_clock(at_ms), &launch, now), expected, "{at_ms}");
         }
-        assert_eq!(moment(5_000, "not a uuid", now), at(5));
+        assert_eq!(moment(&by_clock(5_000), "not a uuid", now), at(5));
+        // Its age says more than its clock.
+        let table = [
+            (0, now),
+            (5_000, at(1_000_095)),
+            (100_000, launched),
+            (100_001, launched),
+            (u64::MAX, launched),
+        ];
+        for (age_ms, expected) in table {
+            let mut line = by_clock(ms(at(1_000_050)));
+            line.age_ms = Some(age_ms);
+            assert_eq!(moment(&line, &launch, now), expected, "{age_ms}");
+        }
+        let mut old = line(1, "x");
+        old.age_ms = Some(u64::MAX);
+        assert_eq!(moment(&old, "not a uuid", now), Timestamp::UNIX_EPOCH);
+        // A host whose clock was set back since.
+        assert_eq!(moment(&old, &launch, at(999_000)), at(999_000));
     }
 
     #[test]
@@ -289,5 +327,9 @@ mod tests {
         lines[1].at_ms = 4_000;
         let written = log.write("x", lines, at(9)).unwrap();
         assert_eq!([written[0].time, written[1].time], [at(5), at(5)]);
+        let mut old = line(3, "c");
+        old.age_ms = Some(8_000);
+        let written = log.write("x", vec![old], at(9)).unwrap();
+        assert_eq!(written[0].time, at(5));
     }
 }

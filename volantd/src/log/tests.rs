@@ -97,6 +97,7 @@ fn line(seq: u64, stream: LogStream, text: &str) -> Vec<u8> {
     let line = LogLine {
         seq,
         at_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap(),
+        age_ms: Some(0),
         stream,
         line: text.to_owned(),
         partial: false,

@@ -8,6 +8,7 @@ mod adopt;
 mod launch;
 mod pause;
 mod supervise;
+mod time;
 mod unwind;
 
 use std::future::Future;

@@ -16,6 +16,7 @@ use common::digest::Digest;
 use common::guest_config::Secret;
 use common::manifest::Manifest;
 use common::name::Name;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -367,6 +368,12 @@ pub trait Guest: Send + Sync {
         &'a self,
         guest: &'a GuestEndpoint,
         grace: Option<Duration>,
+    ) -> BoxFuture<'a, Result<(), StepError>>;
+    /// Sets the guest's clock to the host's time.
+    fn set_clock<'a>(
+        &'a self,
+        guest: &'a GuestEndpoint,
+        now: Timestamp,
     ) -> BoxFuture<'a, Result<(), StepError>>;
     /// Whether the host can open a TCP connection to the service.
     fn reach(

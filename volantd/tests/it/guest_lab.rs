@@ -431,6 +431,14 @@ impl Guest for Host {
         })
     }
 
+    fn set_clock<'a>(
+        &'a self,
+        _guest: &'a GuestEndpoint,
+        _now: jiff::Timestamp,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn reach(
         &self,
         _ip: Ipv4Addr,

@@ -92,6 +92,14 @@ impl Guest for Ready {
         Box::pin(async { Err(StepError::new("It does not know how")) })
     }
 
+    fn set_clock<'a>(
+        &'a self,
+        _guest: &'a GuestEndpoint,
+        _now: jiff::Timestamp,
+    ) -> BoxFuture<'a, Result<(), StepError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn reach(
         &self,
         _ip: Ipv4Addr,

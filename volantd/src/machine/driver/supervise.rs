@@ -44,6 +44,10 @@ impl Driver {
             return;
         }
         self.follow_log(instance.as_ref());
+        // Of one that was adopted or stood still.
+        if matches!(self.state().phase, Phase::Running { .. }) {
+            self.set_clock();
+        }
         let port = self.record.blueprint.manifest.workload.port();
         let is_up = matches!(self.state().phase, Phase::Running { .. });
         let mut follower =
@@ -102,6 +106,7 @@ impl Driver {
             self.up_since = Some(Instant::now());
             self.apply(Event::GuestUp).await;
             tracing::info!(vm = %self.record.blueprint.name, "guest is up");
+            self.set_clock();
         }
         let Phase::Running { health: known } = &self.state().phase else {
             return None;

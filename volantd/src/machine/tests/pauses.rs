@@ -59,6 +59,25 @@ fn a_paused_vm_stands_still_and_is_not_called_unhealthy() {
 }
 
 #[test]
+fn a_guests_clock_is_set_when_it_is_up_after_a_pause_and_by_a_new_daemon() {
+    in_made_up_time(async {
+        let mut lab = Lab::new().await;
+        lab.up("web").await;
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(lab.world.clocks(), 1, "the guest is up");
+        lab.registry.pause(&name("web")).await.unwrap();
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(lab.world.clocks(), 0, "nobody asks a guest that stands still");
+        lab.registry.resume(&name("web")).await.unwrap();
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(lab.world.clocks(), 1, "it goes on");
+        lab.restart_daemon().await;
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(lab.world.clocks(), 1, "it is adopted");
+    });
+}
+
+#[test]
 fn a_start_resumes() {
     in_made_up_time(async {
         let lab = Lab::new().await;
