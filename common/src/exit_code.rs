@@ -23,6 +23,10 @@ pub enum ExitCode {
     Internal,
     /// The deadline of a wait passed.
     Timeout,
+    /// A program to be run in a guest cannot be executed (as shells say it: POSIX, Shell Command Language, 2.8.2).
+    NotExecutable,
+    /// A program to be run in a guest is not there (the same).
+    ProgramNotFound,
     /// Ended by Ctrl-C (128 + SIGINT).
     Interrupted,
 }
@@ -41,6 +45,8 @@ impl ExitCode {
             Self::Capacity => 7,
             Self::Internal => 70,
             Self::Timeout => 124,
+            Self::NotExecutable => 126,
+            Self::ProgramNotFound => 127,
             Self::Interrupted => 130,
         }
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::agent::session::{Channel, Exit, HEADER_BYTES, PROTOCOL, header, parse_header};
 use common::agent::stats::GuestStats;
 use common::agent::{
-    AGENT_PORT, AgentStatus, CLOCK_PATH, EXEC_PATH, GuestHealth, GuestPhase, HealthState, LOGS_PATH,
-    SHUTDOWN_PATH, STATS_PATH, STATUS_PATH, WorkloadStatus,
+    AGENT_PORT, AgentStatus, CLOCK_PATH, EXEC_PATH, GuestHealth, GuestPhase, HealthState,
+    LOGS_PATH, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH, WorkloadStatus,
 };
 
 /// How long it waits before it repeats what it has said; volantd asks for more.

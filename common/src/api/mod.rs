@@ -25,7 +25,9 @@ pub use event::{
     Download, EventType, GAP_EVENT, KEPT_EVENTS, LAGGED_EVENT, MissedEvents, UnknownEventType,
     VmEvent,
 };
-pub use log::{LogEntry, LogMessage, NDJSON_CONTENT_TYPE};
+pub use log::{
+    CONSOLE_EVENT, ConsolePiece, LOG_EVENT, LogEntry, LogMessage, NDJSON_CONTENT_TYPE,
+};
 pub use problem::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
 pub use stats::{DiskStats, HostStats, NetworkStats, VmStats};
 pub use system::{

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use common::agent::stats::GuestStats;
 use common::agent::{
-    AgentStatus, CLOCK_PATH, MAX_STATUS_WAIT_MS, SECRET_HEADER, SHUTDOWN_PATH, STATS_PATH, STATUS_PATH,
+    AgentStatus, CLOCK_PATH, MAX_STATUS_WAIT_MS, SECRET_HEADER, SHUTDOWN_PATH, STATS_PATH,
+    STATUS_PATH,
 };
 use common::error_chain::Chain;
 use hyper::Method;

@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::limits::ConsoleLimits;
-use crate::log::{Follow, RingFile, blocking};
+use crate::log::{RingFile, blocking};
 use crate::machine::ports::{ConsoleSink, SerialStream, VmPaths};
 use turn::Turn;
 
-pub use reader::LogReader;
+pub use reader::{LogPart, LogReader, Piece};
 pub use socket::{BUSY, CONSOLE_SOCKET};
 pub use turn::{Access, IDLE};
 
@@ -276,13 +276,13 @@ impl Console {
         }
     }
 
-    /// The last `tail` lines of the log (all that is kept if none), and what comes if it follows.
+    /// A reader of this part of the log.
     ///
     /// # Errors
     /// [`TooManyWatchers`].
-    pub fn read(&self, tail: Option<usize>, follow: Follow) -> Result<LogReader, TooManyWatchers> {
+    pub fn read(&self, part: LogPart) -> Result<LogReader, TooManyWatchers> {
         let log = Arc::clone(&self.log);
-        Ok(LogReader::new(log, tail, follow, self.place()?))
+        Ok(LogReader::new(log, part, self.place()?))
     }
 
     /// The last of what there was, and what comes.

@@ -5,6 +5,7 @@ use std::path::Path;
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::log::{Follow, Place};
 
 fn name() -> Name {
     "web".parse().unwrap()
@@ -143,15 +144,70 @@ async fn the_log_is_read_from_the_end_and_onwards() {
     let consoles = Consoles::default();
     let console = consoles.open(&name(), dir.path());
     console.publish(b"one\ntwo\nthr").await;
-    let mut log = std::pin::pin!(console.read(Some(2), Follow::Onwards).unwrap().bytes());
+    let part = |tail, follow| LogPart {
+        tail,
+        follow,
+        after: None,
+    };
+    let last = console.read(part(Some(2), Follow::Onwards)).unwrap();
+    let mut log = std::pin::pin!(last.bytes());
     assert_eq!(log.next().await.unwrap().unwrap(), "two\nthr");
     console.publish(b"ee\n").await;
     assert_eq!(log.next().await.unwrap().unwrap(), "ee\n");
-    let mut all = std::pin::pin!(console.read(None, Follow::No).unwrap().bytes());
+    let all = console.read(part(None, Follow::No)).unwrap();
+    let mut all = std::pin::pin!(all.bytes());
     assert_eq!(all.next().await.unwrap().unwrap(), "one\ntwo\nthree\n");
     assert!(all.next().await.is_none());
     consoles.remove(&name());
     assert!(log.next().await.is_none(), "it ends with the VM");
+}
+
+#[tokio::test]
+async fn a_reader_comes_back_to_its_place_also_to_another_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let part = |tail, after| LogPart {
+        tail,
+        follow: Follow::Onwards,
+        after,
+    };
+    let console = Consoles::default().open(&name(), dir.path());
+    console.publish(b"one\n").await;
+    let mut log = console.read(part(Some(0), None)).unwrap();
+    let Some(Piece::Bytes(none, begin)) = log.next().await.unwrap() else {
+        panic!("no place")
+    };
+    assert!(none.is_empty() && begin.is_some(), "{begin:?}");
+    console.publish(b"two\n").await;
+    let Some(Piece::Bytes(two, place)) = log.next().await.unwrap() else {
+        panic!("no piece")
+    };
+    assert_eq!(two, "two\n");
+    let place: Place = place.unwrap().to_string().parse().unwrap();
+    // The daemon ends; the file that it wrote becomes the older one.
+    drop((log, console));
+    let console = Consoles::default().open(&name(), dir.path());
+    let large = vec![b'x'; usize::try_from(MAX_LOG_BYTES).unwrap()];
+    for (after, expected) in [(begin, "two\n"), (Some(place), "xxx")] {
+        if expected == "xxx" {
+            console.publish(&large).await;
+        }
+        let mut log = console.read(part(Some(0), after)).unwrap();
+        let Some(Piece::Bytes(none, at)) = log.next().await.unwrap() else {
+            panic!("no place")
+        };
+        assert_eq!((none.is_empty(), at), (true, after));
+        let Some(Piece::Bytes(bytes, _)) = log.next().await.unwrap() else {
+            panic!("no piece")
+        };
+        assert!(bytes.starts_with(expected.as_bytes()));
+    }
+    // Both files are newer than the place: what is kept comes, and that something is missing.
+    console.publish(&large).await;
+    let mut log = console.read(part(Some(0), Some(place))).unwrap();
+    let Some(Piece::Bytes(note, _)) = log.next().await.unwrap() else {
+        panic!("no note")
+    };
+    assert!(!note.is_empty());
 }
 
 #[tokio::test]

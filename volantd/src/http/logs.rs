@@ -15,7 +15,10 @@ use axum::http::{HeaderMap, header};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use common::agent::log::LogStream;
-use common::api::{LAGGED_EVENT, LogEntry, LogMessage, MissedEvents, NDJSON_CONTENT_TYPE};
+use common::api::{
+    CONSOLE_EVENT, ConsolePiece, LAGGED_EVENT, LOG_EVENT, LogEntry, LogMessage, MissedEvents,
+    NDJSON_CONTENT_TYPE,
+};
 use common::name::Name;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, Stream};
@@ -26,7 +29,8 @@ use utoipa_axum::routes;
 use super::body::{NamePath, QueryOf, Upgrade};
 use super::events::{last_event_id, refused, server_event, server_sent, words};
 use super::problem::HttpError;
-use crate::log::{Filter, Follow, Item, Reader, Since};
+use crate::console::{LogPart, LogReader, Piece};
+use crate::log::{Filter, Follow, Item, Place, Reader, Since};
 use crate::service::Service;
 
 /// What a reader of text reads last when it was too slow.
@@ -105,6 +109,8 @@ enum Format {
 struct Asked {
     sources: Vec<Source>,
     filter: Filter,
+    /// Where a reader of the console comes back to.
+    after: Option<Place>,
     format: Format,
 }
 
@@ -116,7 +122,13 @@ impl Asked {
             Source::Console => None,
         });
         let moment: Option<Moment> = words(query, "since")?.pop();
-        let since = match (last_event_id(headers)?, moment) {
+        let is_console = sources.contains(&Source::Console);
+        let (id, after) = if is_console {
+            (None, last_event_id(headers)?)
+        } else {
+            (last_event_id(headers)?, None)
+        };
+        let since = match (id, moment) {
             (Some(id), _) => Since::Id(id),
             (None, Some(moment)) => Since::Time(moment.since(Timestamp::now())),
             (None, None) => Since::Begin,
@@ -129,16 +141,17 @@ impl Asked {
                 tail: words(query, "tail")?.pop(),
                 follow: if follows { Follow::Onwards } else { Follow::No },
             },
+            after,
             format: format(query, headers)?,
             sources,
         };
-        if asked.is_console()
+        if is_console
             && (asked.sources.len() > 1
-                || asked.format != Format::Text
+                || asked.format == Format::Json
                 || asked.filter.since != Since::Begin)
         {
             return Err(refused(
-                "The console is bytes without times: ask for it alone, as text, and without `since`",
+                "The console is bytes without times: ask for it alone, as text or events, and without `since`",
             ));
         }
         Ok(asked)
@@ -146,6 +159,15 @@ impl Asked {
 
     fn is_console(&self) -> bool {
         self.sources.contains(&Source::Console)
+    }
+
+    /// What a reader of the console asks for.
+    fn part(&self) -> LogPart {
+        LogPart {
+            tail: self.filter.tail,
+            follow: self.filter.follow,
+            after: self.after,
+        }
     }
 }
 
@@ -207,10 +229,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         ("tail" = Option<u64>, Query, description = "Only the last so many lines of those that there are"),
         ("stream" = Option<String>, Query, description = "`stdout`, `stderr`, `agent`; repeated, or with commas; all three if none is given. `console` alone is the serial console"),
         ("format" = Option<String>, Query, description = "`text` or `json`; else by the header Accept, else text"),
-        ("Last-Event-ID" = Option<u64>, Header, description = "Only lines after the one of this number"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event that was read: only what comes after it. Of lines it is their number; give no `tail` with it"),
     ),
     responses(
-        (status = 200, description = "The lines: as text, as one JSON object a line (`application/x-ndjson`), or as server-sent events `log` with ids (`text/event-stream`). `LAGGED` is the last event of a reader that is too slow", content(
+        (status = 200, description = "The lines: as text, as one JSON object a line (`application/x-ndjson`), or as server-sent events `log` with ids (`text/event-stream`). The console comes as text, or as events `console` with `{\"base64\": …}` as data. An event without data only has the id to come back with. `LAGGED` is the last event of a reader that is too slow", content(
             (String = "text/plain"), (LogEntry = "application/x-ndjson"), (LogEntry = "text/event-stream")
         )),
         (status = 404, description = "`vm-not-found`: no VM has this name"),
@@ -225,17 +247,30 @@ async fn show(
 ) -> Result<Response, HttpError> {
     let asked = Asked::of(&query, &headers)?;
     if asked.is_console() {
-        let reader = service.read_console_log(&name, asked.filter.tail, asked.filter.follow)?;
-        return Ok(text(
-            "text/plain; charset=utf-8",
-            Body::from_stream(reader.bytes()),
-        ));
+        let reader = service.read_console_log(&name, asked.part())?;
+        return Ok(match asked.format {
+            Format::Events => server_sent(console_events(reader)),
+            Format::Text | Format::Json => text(
+                "text/plain; charset=utf-8",
+                Body::from_stream(reader.bytes()),
+            ),
+        });
     }
-    let reader = service.read_log(&name, asked.filter)?;
+    let follows = asked.filter.follow == Follow::Onwards;
+    let mut reader = service.read_log(&name, asked.filter)?;
     Ok(match asked.format {
         Format::Text => text("text/plain; charset=utf-8", pieces(reader, as_text)),
         Format::Json => text(NDJSON_CONTENT_TYPE, pieces(reader, as_json)),
-        Format::Events => server_sent(events(reader)),
+        Format::Events => {
+            // An error is told by the next read.
+            let begin = if follows {
+                reader.begin().await.ok()
+            } else {
+                None
+            };
+            let begin = stream::iter(begin.map(|id| Ok(id_alone(id))));
+            server_sent(begin.chain(events(reader)))
+        }
     })
 }
 
@@ -280,11 +315,41 @@ fn pieces(reader: Reader, write: fn(&Item) -> String) -> Body {
     Body::from_stream(pieces)
 }
 
+/// An id without data (WHATWG HTML, 9.2.6): where a reader comes back to that has read nothing yet.
+fn id_alone(id: impl ToString) -> Event {
+    Event::default().id(id.to_string())
+}
+
+fn console_events(reader: LogReader) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+    stream::unfold(reader, async |mut reader| {
+        let event = match reader.next().await {
+            Ok(Some(Piece::Bytes(bytes, place))) => match (bytes.is_empty(), place) {
+                (true, Some(place)) => id_alone(place),
+                (true, None) => Event::default().comment(""),
+                (false, place) => {
+                    let event = server_event(CONSOLE_EVENT, &ConsolePiece::new(&bytes));
+                    match place {
+                        Some(place) => event.id(place.to_string()),
+                        None => event,
+                    }
+                }
+            },
+            Ok(Some(Piece::Lagged)) => server_event(LAGGED_EVENT, &serde_json::json!({})),
+            Ok(None) => return None,
+            Err(error) => {
+                tracing::warn!(%error, "console log not read");
+                return None;
+            }
+        };
+        Some((Ok(event), reader))
+    })
+}
+
 fn events(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> + Send {
     stream::unfold((reader, 0), async |(mut reader, last)| {
         match reader.next().await {
             Ok(Some(Item::Line(entry))) => {
-                let event = server_event("log", &entry).id(entry.id.to_string());
+                let event = server_event(LOG_EVENT, &entry).id(entry.id.to_string());
                 Some((Ok(event), (reader, entry.id)))
             }
             Ok(Some(Item::Lagged)) => {

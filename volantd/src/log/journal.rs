@@ -127,8 +127,7 @@ impl Journal {
 
     fn number(&mut self, launch: &str, line: LogLine, now: Timestamp) -> LogEntry {
         let last = self.last.as_ref();
-        let time =
-            moment(&line, launch, now).max(last.map_or(Timestamp::MIN, |last| last.time));
+        let time = moment(&line, launch, now).max(last.map_or(Timestamp::MIN, |last| last.time));
         let id = last.map_or(1, |last| last.id.saturating_add(1));
         self.last = Some(Last {
             id,

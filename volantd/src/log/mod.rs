@@ -36,6 +36,7 @@ use follower::Follower;
 use journal::Journal;
 
 pub(crate) use follower::blocking;
+pub use ring_file::Place;
 pub(crate) use ring_file::{Chunk, End, RingFile, RingReader};
 
 pub use reader::{Filter, Follow, Item, Reader, Since, TooManyReaders};

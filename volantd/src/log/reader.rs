@@ -145,6 +145,24 @@ impl Reader {
         }
     }
 
+    /// Reads the first lines, and gives the number after which it begins: whoever is cut off before the first line comes back there.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn begin(&mut self) -> io::Result<u64> {
+        // Before it is read: what comes meanwhile is after it.
+        let file = Arc::clone(&self.file);
+        let newest = blocking(move || newest(&file)).await?;
+        loop {
+            let is_more = matches!(self.read().await?, Chunk::Bytes(_));
+            match self.pending.front() {
+                Some(entry) => return Ok(entry.id.saturating_sub(1)),
+                None if is_more => {}
+                None => return Ok(newest),
+            }
+        }
+    }
+
     /// A line that is read already.
     pub fn at_hand(&mut self) -> Option<Item> {
         self.pending.pop_front().map(Item::Line)
@@ -218,6 +236,19 @@ impl Open {
             }
         }
     }
+}
+
+/// The number of the newest line; 0 if there is none. Blocks.
+fn newest(file: &RingFile) -> io::Result<u64> {
+    let mut newest = 0;
+    file.scan_back(|_, line| match line.and_then(parse) {
+        Some(entry) => {
+            newest = entry.id;
+            ControlFlow::Break(())
+        }
+        None => ControlFlow::Continue(()),
+    })?;
+    Ok(newest)
 }
 
 /// The last lines that the workload itself wrote in a launch, as text. Blocks.

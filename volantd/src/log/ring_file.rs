@@ -468,5 +468,8 @@ impl RingReader {
     }
 }
 
+mod place;
 #[cfg(test)]
 mod tests;
+
+pub use place::Place;

@@ -363,6 +363,43 @@ async fn readers_get_what_they_ask_for() {
 }
 
 #[tokio::test]
+async fn a_reader_knows_where_it_begins() {
+    let lines = (1..=20).map(|seq| {
+        let stream = if seq > 10 {
+            LogStream::Stdout
+        } else {
+            LogStream::Stderr
+        };
+        line(seq, stream, &"x".repeat(16_000))
+    });
+    let lab = Lab::new(vec![Script::Stay(lines.collect())]).await;
+    assert_eq!(
+        lab.read(onwards()).begin().await.unwrap(),
+        0,
+        "nothing is there"
+    );
+    lab.begin("one");
+    next_texts(&mut lab.read(onwards()), 20).await;
+    let tail = |tail| Filter { tail, ..onwards() };
+    let stdout = Filter {
+        streams: vec![LogStream::Stdout],
+        ..onwards()
+    };
+    for (filter, expected, first) in [
+        (tail(None), 0, Some(1)),
+        (tail(Some(3)), 17, Some(18)),
+        (stdout, 10, Some(11)),
+        (tail(Some(0)), 20, None),
+    ] {
+        let mut reader = lab.read(filter.clone());
+        assert_eq!(reader.begin().await.unwrap(), expected, "{filter:?}");
+        if let Some(first) = first {
+            assert_eq!(next(&mut reader).await.id, first, "{filter:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_follower_of_the_tail_goes_on_without_loss_or_doubling() {
     let lab = Lab::new(vec![
         Script::Send((1..=50).map(out).collect()),

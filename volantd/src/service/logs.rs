@@ -3,8 +3,8 @@
 use common::name::Name;
 
 use super::{ErrorKind, Service, ServiceError};
-use crate::console::LogReader;
-use crate::log::{Filter, Follow, Reader};
+use crate::console::{LogPart, LogReader};
+use crate::log::{Filter, Reader};
 
 impl Service {
     /// A reader of what a VM's workload writes.
@@ -19,18 +19,13 @@ impl Service {
             .map_err(|error| ServiceError::new(ErrorKind::Unavailable, error.to_string()))
     }
 
-    /// A reader of what a VM wrote on its serial console: the last `tail` lines, or all that is kept.
+    /// A reader of what a VM wrote on its serial console.
     ///
     /// # Errors
     /// As [`Service::read_log`].
-    pub fn read_console_log(
-        &self,
-        name: &Name,
-        tail: Option<usize>,
-        follow: Follow,
-    ) -> Result<LogReader, ServiceError> {
+    pub fn read_console_log(&self, name: &Name, part: LogPart) -> Result<LogReader, ServiceError> {
         self.console(name)?
-            .read(tail, follow)
+            .read(part)
             .map_err(|error| ServiceError::new(ErrorKind::Unavailable, error.to_string()))
     }
 }

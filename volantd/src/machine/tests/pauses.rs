@@ -67,7 +67,11 @@ fn a_guests_clock_is_set_when_it_is_up_after_a_pause_and_by_a_new_daemon() {
         assert_eq!(lab.world.clocks(), 1, "the guest is up");
         lab.registry.pause(&name("web")).await.unwrap();
         sleep(Duration::from_secs(10)).await;
-        assert_eq!(lab.world.clocks(), 0, "nobody asks a guest that stands still");
+        assert_eq!(
+            lab.world.clocks(),
+            0,
+            "nobody asks a guest that stands still"
+        );
         lab.registry.resume(&name("web")).await.unwrap();
         sleep(Duration::from_secs(10)).await;
         assert_eq!(lab.world.clocks(), 1, "it goes on");
