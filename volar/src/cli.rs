@@ -31,20 +31,12 @@ pub use setup::SetupArgs;
 pub use shell::{CompletionsArgs, ManArgs, Shell};
 pub use system::{PruneArgs, SystemCommand};
 pub use vms::{
-    ConsoleArgs, CreateArgs, DeleteArgs, ListArgs, RestartWord, StartArgs, StopArgs, UpgradeArgs,
-    VmName, VmsCommand, WaitFor,
+    ConsoleArgs, CreateArgs, DeleteArgs, ListArgs, RestartWord, ScaleArgs, StartArgs, StopArgs,
+    UpgradeArgs, VmName, VmsCommand, WaitFor,
 };
 pub use watch::{EventsArgs, LogsArgs, Since, StreamWord, TopArgs};
 
 const EXAMPLES: &str = "\
-Examples:
-  volar doctor
-  volar plugins install --manifest https://example.org/caddy.json
-  volar run caddy
-  volar vms create web --plugin caddy --cpu 1 --memory 512
-  volar logs -f web
-  volar shell web
-
 Environment:
   VOLANT_API_BASE    where volantd is, as --api
   VOLANT_CONTEXT     the context to use, as --context
@@ -54,12 +46,21 @@ Environment:
 
 Exit codes:
   0 success                    5 volantd cannot be reached   124 deadline passed
-  1 wrong input, failed VM     6 wrong checksum              130 interrupted
-  2 wrong usage                7 no capacity
-  3 not found                 70 a bug in Volant
+  1 wrong input, failed VM     6 wrong checksum              126 not executable
+  2 wrong usage                7 no capacity                 127 no such program
+  3 not found                 70 a bug in Volant             130 interrupted
   4 conflict
 
-exec, shell and run end with the exit code of what they ran.";
+exec, shell and run end with the exit code of what they ran; 126 and 127 are
+of exec and shell, where the program could not be run in the guest.
+
+Examples:
+  volar doctor
+  volar plugins install --manifest https://example.org/caddy.json
+  volar run caddy
+  volar vms create web --plugin caddy --cpu 1 --memory 512
+  volar logs -f web
+  volar shell web";
 
 const VERSION_EXAMPLES: &str = "\
 Examples:
@@ -67,11 +68,11 @@ Examples:
   volar version -o json";
 
 const DOCTOR_EXAMPLES: &str = "\
+Exits with 1 if a check fails; warnings do not count.
+
 Examples:
   volar doctor
-  sudo volar doctor -o json
-
-Exits with 1 if a check fails; warnings do not count.";
+  sudo volar doctor -o json";
 
 /// Runs microVMs from plugins, through volantd
 #[derive(Debug, Parser)]

@@ -28,6 +28,7 @@ pub(crate) fn for_error(error: &CommandError) -> Vec<String> {
         CommandError::Runnable(source) => for_runnable(source),
         CommandError::Contexts(source) => for_contexts(source),
         CommandError::NoTerminal => one("Leave -t out: then the command gets pipes"),
+        CommandError::ConsoleFormat => one("Leave -o out, or follow stdout, stderr and agent"),
         CommandError::Operation(CallError::Unknown { name, .. }) => {
             vec![format!("`volar vms operations {name}` lists them")]
         }
@@ -41,6 +42,7 @@ pub(crate) fn for_error(error: &CommandError) -> Vec<String> {
         | CommandError::Left(_)
         | CommandError::Json(_)
         | CommandError::NoAddress
+        | CommandError::NoReplicas
         | CommandError::Man(_)
         | CommandError::Terminal(_)
         | CommandError::Interrupted
@@ -78,7 +80,7 @@ fn for_call(error: &ClientError) -> Vec<String> {
         ClientError::Decode { .. } | ClientError::Status { .. } => vec![
             "Something else may listen there, or volantd has another version: compare with `volar version`".to_owned(),
         ],
-        ClientError::Refused(problem) => for_problem(problem),
+        ClientError::Refused(problem) | ClientError::NotStarted(problem) => for_problem(problem),
         ClientError::SetUp(_)
         | ClientError::Untrusted { .. }
         | ClientError::TooLarge { .. }

@@ -84,13 +84,12 @@ mod tests {
 
     #[test]
     fn a_piece_of_a_console_may_be_any_bytes() {
-        for (bytes, base64) in [
-            (&b""[..], ""),
-            (b"\xff\x00\n", "/wAK"),
-            (b"\xc3", "ww=="),
-        ] {
+        for (bytes, base64) in [(&b""[..], ""), (b"\xff\x00\n", "/wAK"), (b"\xc3", "ww==")] {
             let piece = ConsolePiece::new(bytes);
-            assert_eq!((piece.base64.as_str(), piece.bytes()), (base64, Some(bytes.to_vec())));
+            assert_eq!(
+                (piece.base64.as_str(), piece.bytes()),
+                (base64, Some(bytes.to_vec()))
+            );
         }
         let wrong = ConsolePiece {
             base64: "!".to_owned(),

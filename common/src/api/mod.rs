@@ -25,9 +25,7 @@ pub use event::{
     Download, EventType, GAP_EVENT, KEPT_EVENTS, LAGGED_EVENT, MissedEvents, UnknownEventType,
     VmEvent,
 };
-pub use log::{
-    CONSOLE_EVENT, ConsolePiece, LOG_EVENT, LogEntry, LogMessage, NDJSON_CONTENT_TYPE,
-};
+pub use log::{CONSOLE_EVENT, ConsolePiece, LOG_EVENT, LogEntry, LogMessage, NDJSON_CONTENT_TYPE};
 pub use problem::{PROBLEM_CONTENT_TYPE, PROBLEM_TYPE_BASE, Problem};
 pub use stats::{DiskStats, HostStats, NetworkStats, VmStats};
 pub use system::{
@@ -90,6 +88,9 @@ pub struct InstalledPlugin {
     pub name: Name,
     /// Its version.
     pub version: String,
+    /// Its runtime, as its manifest says.
+    #[serde(default)]
+    pub runtime: String,
     /// Whether VMs can be created from it.
     pub enabled: bool,
     /// The artifact that it boots.

@@ -59,6 +59,7 @@ impl PluginRecord {
     /// The plugin as clients see it.
     pub fn installed(&self) -> InstalledPlugin {
         InstalledPlugin {
+            runtime: self.manifest.runtime.clone(),
             name: self.name.clone(),
             version: self.version.clone(),
             enabled: self.enabled,

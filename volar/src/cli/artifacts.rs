@@ -25,25 +25,30 @@ Examples:
   volar artifacts show e3b0c442 -o json";
 
 const ADD_EXAMPLES: &str = "\
+volantd fetches it and keeps it with the plugin; no VM boots it until the
+plugin's manifest names it.
+
 Examples:
   volar artifacts add caddy rootfs /srv/caddy.erofs --version 1.2.0
-  volar artifacts add caddy rootfs https://example.org/caddy.erofs --version 1.2.0 --kind rootfs
-
-volantd fetches it and keeps it with the plugin; no VM boots it until the
-plugin's manifest names it.";
+  volar artifacts add caddy rootfs https://example.org/caddy.erofs --version 1.2.0 --kind rootfs";
 
 const REMOVE_EXAMPLES: &str = "\
-Examples:
-  volar artifacts remove caddy --version 1.1.0
+A word with sha256: before it, or of digits of a digest alone, is the
+beginning of a digest, unless a plugin has that name: then write sha256:
+before the digest. A file that a plugin or VM needs stays in the store.
 
-A file that a plugin or VM needs stays in the store.";
+Examples:
+  volar artifacts remove sha256:e3b0c442
+  volar artifacts remove e3b0c442 --yes
+  volar artifacts remove caddy --version 1.1.0";
 
 const GC_EXAMPLES: &str = "\
+It never takes what a plugin, a VM or a kept version of a VM's configuration
+needs.
+
 Examples:
   volar artifacts gc --dry-run
-  volar artifacts gc
-
-It never takes what a plugin, a VM or a kept version of a VM's configuration needs.";
+  volar artifacts gc";
 
 /// What to do with artifacts.
 #[derive(Debug, Subcommand)]
@@ -101,7 +106,7 @@ pub struct AddArtifactArgs {
 /// Artifacts to remove.
 #[derive(Debug, Args)]
 pub struct RemoveArtifactArgs {
-    /// A plugin, whose kept artifacts are let go; or the whole digest of an artifact that nothing needs
+    /// The digest of an artifact that nothing needs, or the beginning of it; or a plugin, whose kept artifacts are let go
     #[arg(value_name = "PLUGIN|DIGEST")]
     pub what: String,
     /// Only those of this version of the plugin

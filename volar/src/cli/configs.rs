@@ -6,14 +6,14 @@ use clap::{Args, Subcommand};
 use common::name::Name;
 
 pub(super) const EXAMPLES: &str = "\
+Each change makes a new version, which takes effect at the next start. This is
+about one VM; which volantd to talk to is a matter of volar context.
+
 Examples:
   volar vms config get web
   volar vms config patch web '{\"resources\":{\"memory_mb\":1024}}' --restart
   volar vms config history web
-  volar vms config rollback web 3
-
-Each change makes a new version, which takes effect at the next start. This is
-about one VM; which volantd to talk to is a matter of volar context.";
+  volar vms config rollback web 3";
 
 const GET_EXAMPLES: &str = "\
 Examples:
@@ -22,19 +22,20 @@ Examples:
   volar vms config get web -o yaml";
 
 const SET_EXAMPLES: &str = "\
+What the file names is replaced, what it does not name stays. It may be the
+answer of config get: then it is refused if the configuration has changed
+since.
+
 Examples:
   volar vms config set web --file web.json
-  volar vms config set web --file web.json --if-version 3 --restart
-
-What the file names is replaced, what it does not name stays. It may be the
-answer of config get: then it is refused if the configuration has changed since.";
+  volar vms config set web --file web.json --if-version 3 --restart";
 
 const PATCH_EXAMPLES: &str = "\
+null takes a choice back: then the manifest decides again.
+
 Examples:
   volar vms config patch web '{\"env\":{\"LOG\":\"debug\",\"OLD\":null}}'
-  volar vms config patch web '{\"kernel_cmdline\":\"quiet\"}' --restart
-
-null takes a choice back: then the manifest decides again.";
+  volar vms config patch web '{\"kernel_cmdline\":\"quiet\"}' --restart";
 
 const HISTORY_EXAMPLES: &str = "\
 Examples:
@@ -42,10 +43,10 @@ Examples:
   volar vms config history web --limit 5 -o json";
 
 const ROLLBACK_EXAMPLES: &str = "\
-Examples:
-  volar vms config rollback web 3
+The old version becomes the newest one; nothing is lost.
 
-The old version becomes the newest one; nothing is lost.";
+Examples:
+  volar vms config rollback web 3";
 
 /// What to do with a VM's configuration.
 #[derive(Debug, Subcommand)]

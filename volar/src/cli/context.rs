@@ -4,14 +4,14 @@ use clap::{Args, Subcommand};
 use common::name::Name;
 
 pub(super) const EXAMPLES: &str = "\
+They are kept in ~/.config/volant/config.toml, tokens in files of their own.
+--api and --context go before VOLANT_API_BASE and VOLANT_CONTEXT, and those
+before the current context.
+
 Examples:
   volar context add lab --api https://lab.example.org --token-file ~/.config/volant/lab.token
   volar context use lab
-  volar --context lab vms list
-
-They are kept in ~/.config/volant/config.toml, tokens in files of their own.
---api and --context go before VOLANT_API_BASE and VOLANT_CONTEXT, and those
-before the current context.";
+  volar --context lab vms list";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -28,19 +28,19 @@ Examples:
   volar context use lab";
 
 const ADD_EXAMPLES: &str = "\
+Adding a context again replaces it. A token is never sent over plain http to
+another host.
+
 Examples:
   volar context add local --api unix:///run/volant/volantd.sock
   volar context add lab --api https://lab.example.org --token-file lab.token --use
-  volar context add lab --api https://10.1.2.3 --token-file lab.token --ca-file lab.pem
-
-Adding a context again replaces it. A token is never sent over plain http to another
-host.";
+  volar context add lab --api https://10.1.2.3 --token-file lab.token --ca-file lab.pem";
 
 const REMOVE_EXAMPLES: &str = "\
-Examples:
-  volar context remove lab
+The token's file stays.
 
-The token's file stays.";
+Examples:
+  volar context remove lab";
 
 /// What to do with contexts.
 #[derive(Debug, Subcommand)]

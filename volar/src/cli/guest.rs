@@ -11,34 +11,35 @@ use super::parse_duration;
 use super::vms::parse_variable;
 
 pub(super) const EXEC_EXAMPLES: &str = "\
+The guest needs no shell for it. Ends with the exit code of the command, 128
+plus its number for a signal, 127 if there is no such program and 126 if it
+cannot be executed. With -t, Ctrl-] leaves and the command is ended; without,
+Ctrl-C goes to the command, and a second one leaves.
+
 Examples:
   volar exec web -- ls -l /srv
   volar exec -it web -- /bin/sh
   echo hello | volar exec -i web -- tee /tmp/x
-  volar exec -e LOG=debug -w /srv -u 1000 web -- /srv/tool --check
-
-The guest needs no shell for it. Ends with the exit code of the command, 128 plus
-its number for a signal. With -t, Ctrl-] leaves and the command is ended; without,
-Ctrl-C goes to the command, and a second one leaves.";
+  volar exec -e LOG=debug -w /srv -u 1000 web -- /srv/tool --check";
 
 pub(super) const SHELL_EXAMPLES: &str = "\
+It is the shell that the image has, as the workload's user unless -u says
+otherwise. Ctrl-] leaves, like the end of the shell; the VM goes on.
+
 Examples:
   volar shell web
-  volar shell -u root web
-
-It is the shell that the image has, as the workload's user unless -u says
-otherwise. Ctrl-] leaves, like the end of the shell; the VM goes on.";
+  volar shell -u root web";
 
 pub(super) const COPY_EXAMPLES: &str = "\
+A directory is copied with all that is in it. - is a tar archive on stdin or
+stdout. What comes out of a guest is not trusted: devices, and links that lead
+out of what is copied, are left out, and set-user-ID bits are taken away.
+
 Examples:
   volar cp web:/var/log/app.log .
   volar cp site/ web:/srv/
   volar cp web:/srv - | tar -t
-  tar -c site | volar cp - web:/srv
-
-A directory is copied with all that is in it. - is a tar archive on stdin or
-stdout. What comes out of a guest is not trusted: devices, and links that lead
-out of what is copied, are left out, and set-user-ID bits are taken away.";
+  tar -c site | volar cp - web:/srv";
 
 /// What a side of a copy can be.
 const PLACE_HELP: &str = "NAME:/path, a path of this host, or - for a tar archive";

@@ -14,13 +14,13 @@ Examples:
   volar plugins show caddy -o json";
 
 const INSTALL_EXAMPLES: &str = "\
+The manifest is checked before anything is sent. A relative path in it is
+taken from where the manifest lies. Installing a plugin again replaces it; VMs
+that exist keep what they run.
+
 Examples:
   volar plugins install plugin.cpio.gz.manifest.json
-  volar plugins install --manifest https://example.org/releases/caddy.json
-
-The manifest is checked before anything is sent. A relative path in it is taken
-from where the manifest lies. Installing a plugin again replaces it; VMs that
-exist keep what they run.";
+  volar plugins install --manifest https://example.org/releases/caddy.json";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -37,10 +37,10 @@ Examples:
   volar plugins enable caddy";
 
 const DISABLE_EXAMPLES: &str = "\
-Examples:
-  volar plugins disable caddy
+VMs that exist go on; no new ones can be created from it.
 
-VMs that exist go on; no new ones can be created from it.";
+Examples:
+  volar plugins disable caddy";
 
 const REMOVE_EXAMPLES: &str = "\
 Examples:

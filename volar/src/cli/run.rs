@@ -9,20 +9,21 @@ use super::parse_duration;
 use super::vms::parse_variable;
 
 pub(super) const EXAMPLES: &str = "\
+It takes the name of a plugin, a manifest (path or URL), or an artifact: an
+initramfs or a root file system, with a manifest beside it
+(FILE.manifest.json) or without; then the command after -- is what runs. A
+manifest or artifact is installed under a name of its own for as long as it
+runs.
+
+It follows what the workload writes and ends with its exit code. Ctrl-C stops
+the VM and removes it; a second one leaves at once and says what stays.
+
 Examples:
   volar run caddy
   volar run caddy.json --memory 512 -e LOG=debug
   volar run plugin.cpio.gz
   volar run root.erofs --port 80 -- /usr/bin/app
-  volar run -d --name web caddy
-
-It takes the name of a plugin, a manifest (path or URL), or an artifact: an
-initramfs or a root file system, with a manifest beside it (FILE.manifest.json)
-or without; then the command after -- is what runs. A manifest or artifact is
-installed under a name of its own for as long as it runs.
-
-It follows what the workload writes and ends with its exit code. Ctrl-C stops the
-VM and removes it; a second one leaves at once and says what stays.";
+  volar run -d --name web caddy";
 
 /// What to run, and how.
 #[derive(Debug, Args)]

@@ -7,15 +7,15 @@ use clap::Args;
 use common::net::Subnet;
 
 pub(super) const EXAMPLES: &str = "\
+Bridge, subnet, address and kernel go to /etc/volant/volantd.toml, which is
+never overwritten. It can be run again at any time. The network is not its
+work: volantd makes bridge and rules at each start.
+
 Examples:
   volar setup --dry-run
   sudo volar setup
   sudo volar setup --subnet 10.20.0.0/24 --host-ip 10.20.0.1
-  sudo volar setup --service-file ''
-
-Bridge, subnet, address and kernel go to /etc/volant/volantd.toml, which is
-never overwritten. It can be run again at any time. The network is not its work:
-volantd makes bridge and rules at each start.";
+  sudo volar setup --service-file ''";
 
 /// What the host is to be like.
 #[derive(Debug, Args)]

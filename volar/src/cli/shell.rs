@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
+The shell asks volar at each Tab, and volar asks volantd for the names of VMs
+and plugins, for half a second at most.
+
 Examples:
   volar completions bash | sudo tee /etc/bash_completion.d/volar
   volar completions fish > ~/.config/fish/completions/volar.fish
-  source <(volar completions zsh)
-
-The shell asks volar at each Tab, and volar asks volantd for the names of VMs and
-plugins, for half a second at most.";
+  source <(volar completions zsh)";
 
 pub(super) const MAN_EXAMPLES: &str = "\
 Examples:

@@ -19,13 +19,13 @@ Examples:
   volar system df -o json";
 
 const PRUNE_EXAMPLES: &str = "\
+It removes artifacts that no plugin, no VM and no kept version of a VM's
+configuration needs, and the boot media made of them. VMs, plugins and their
+data stay. On a terminal it asks first, unless --yes is given.
+
 Examples:
   volar system prune --dry-run
-  volar system prune --yes
-
-It removes artifacts that no plugin, no VM and no kept version of a VM's
-configuration needs, and the boot media made of them. VMs, plugins and their data stay. On a terminal it asks first, unless --yes
-is given.";
+  volar system prune --yes";
 
 /// What to ask of the daemon.
 #[derive(Debug, Subcommand)]

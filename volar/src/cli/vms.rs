@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use common::manifest::RestartPolicy;
 use common::name::Name;
 
@@ -17,19 +17,20 @@ Examples:
   volar vms delete web --yes";
 
 const CREATE_EXAMPLES: &str = "\
+What is chosen here goes before --config, that before the plugin's manifest.
+It waits until the VM is ready: booted, healthy inside, and reached from the
+host. What a VM of a root file system writes is kept until it is deleted,
+unless --ephemeral is given. Exits with 1 if the VM fails and with 124 if it
+is not ready in time; in both cases the VM is kept, so that it can be looked
+at.
+
 Examples:
   volar vms create web --plugin caddy --cpu 1 --memory 512
   volar vms create web --plugin caddy --timeout 10m
   volar vms create try --plugin nginx --ephemeral
   volar vms create web --plugin caddy --env LOG=debug --restart on-failure
   volar vms create web --plugin caddy --config web.json
-  volar vms create web --plugin caddy --no-wait -o json
-
-What is chosen here goes before --config, that before the plugin's manifest.
-It waits until the VM is ready: booted, healthy inside, and reached from the
-host. What a VM of a root file system writes is kept until it is deleted, unless
---ephemeral is given. Exits with 1 if the VM fails and with 124 if it is not ready in time; in
-both cases the VM is kept, so that it can be looked at.";
+  volar vms create web --plugin caddy --no-wait -o json";
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -49,12 +50,13 @@ Examples:
   volar vms start web --no-wait";
 
 const STOP_EXAMPLES: &str = "\
+The workload gets SIGTERM, or the signal that its manifest names, and time to
+end before the VM is powered off.
+
 Examples:
   volar vms stop web
   volar vms stop web --grace 30s
-  volar vms stop web --no-wait
-
-The workload gets SIGTERM, or the signal that its manifest names, and time to end before the VM is powered off.";
+  volar vms stop web --no-wait";
 
 const RESTART_EXAMPLES: &str = "\
 Examples:
@@ -62,68 +64,80 @@ Examples:
   volar vms restart web --timeout 5m";
 
 const DELETE_EXAMPLES: &str = "\
+On a terminal it asks first, unless --yes is given.
+
 Examples:
   volar vms delete web
   volar vms delete web-1 web-2 --yes
-  volar vms list -o name | xargs volar vms delete --yes
-
-On a terminal it asks first, unless --yes is given.";
+  volar vms list -o name | xargs volar vms delete --yes";
 
 const CONSOLE_EXAMPLES: &str = "\
+Ctrl-] leaves the console; the VM goes on. Many can watch a console, and one
+types: whoever does so first; --force takes the keyboard over, --watch leaves
+it to others. A serial line has no size: `stty rows 50 cols 120` in the guest
+sets it. Input that is not from a terminal is sent as it is; after its end the
+console stays attached until the VM is gone or Ctrl-C. What the guest writes
+reaches the terminal unfiltered.
+
 Examples:
   volar vms console web
   volar vms console web --force
   volar vms console web --watch > console.log
-  printf 'uname -a\\n\\035' | volar vms console web
-
-Ctrl-] leaves the console; the VM goes on. Many can watch a console, and one
-types: whoever does so first; --force takes the keyboard over, --watch leaves it to
-others. A serial line has no size: `stty rows 50 cols 120` in the guest sets it. Input that is not from a terminal is
-sent as it is; after its end the console stays attached until the VM is gone or
-Ctrl-C. What the guest writes reaches the terminal unfiltered.";
+  printf 'uname -a\\n\\035' | volar vms console web";
 
 const STATS_EXAMPLES: &str = "\
+`volar top` shows all VMs, again and again.
+
 Examples:
   volar vms stats web
-  volar vms stats web -o json
-
-`volar top` shows all VMs, again and again.";
+  volar vms stats web -o json";
 
 const PAUSE_EXAMPLES: &str = "\
-Examples:
-  volar vms pause web
+Its CPUs stand still until `volar vms resume`; it keeps its memory and
+address.
 
-Its CPUs stand still until `volar vms resume`; it keeps its memory and address.";
+Examples:
+  volar vms pause web";
 
 const RESUME_EXAMPLES: &str = "\
 Examples:
   volar vms resume web";
 
 const UPGRADE_EXAMPLES: &str = "\
+The VM gets the manifest that its plugin has now, as a new version of its
+configuration, and is started again if it runs. The way back: volar vms config
+history web, then volar vms config rollback web VERSION.
+
 Examples:
   volar vms upgrade web
-  volar vms upgrade web --to 1.4.0 --timeout 5m
+  volar vms upgrade web --to 1.4.0 --timeout 5m";
 
-The VM gets the manifest that its plugin has now, as a new version of its
-configuration, and is started again if it runs. The way back:
-volar vms config history web, then volar vms config rollback web VERSION.";
+const SCALE_EXAMPLES: &str = "\
+It is a new version of the VM's configuration, and takes effect at the VM's
+next start, or at once with --restart. The way back: volar vms config
+rollback. Several replicas are a matter of deployments, which this version
+does not have.
+
+Examples:
+  volar vms scale web --cpu 2 --memory 1024
+  volar vms scale web --memory 512 --restart";
 
 const OPERATIONS_EXAMPLES: &str = "\
+They are read from the OpenAPI document of the workload, or the one that its
+manifest names.
+
 Examples:
   volar vms operations web
-  volar vms operations web -o json
-
-They are read from the OpenAPI document of the workload, or the one that its
-manifest names.";
+  volar vms operations web -o json";
 
 const CALL_EXAMPLES: &str = "\
+The body of the answer goes to stdout. Exits with 1 if the workload answers
+with a status from 400 on.
+
 Examples:
   volar vms call web listItems --query limit=5
   volar vms call web POST:/items --body '{\"name\":\"x\"}'
-  volar vms call web createItem --body-file item.json --timeout 2m
-
-The body of the answer goes to stdout. Exits with 1 if the workload answers with
-a status from 400 on.";
+  volar vms call web createItem --body-file item.json --timeout 2m";
 
 /// What to do with VMs.
 #[derive(Debug, Subcommand)]
@@ -158,6 +172,9 @@ pub enum VmsCommand {
     /// Move a VM to what its plugin is now
     #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade(UpgradeArgs),
+    /// Give a VM more or less CPU and memory
+    #[command(after_help = SCALE_EXAMPLES)]
+    Scale(ScaleArgs),
     /// Show and change a VM's configuration, version by version
     #[command(subcommand, arg_required_else_help = true, after_help = super::configs::EXAMPLES)]
     Config(ConfigCommand),
@@ -346,6 +363,26 @@ pub struct UpgradeArgs {
     /// How long to wait until it is ready, if it runs
     #[arg(long, value_name = "TIME", default_value = "180s", value_parser = parse_duration)]
     pub timeout: Duration,
+}
+
+/// What a VM is to have.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("size").required(true).multiple(true).args(["cpu", "memory", "replicas"]))]
+pub struct ScaleArgs {
+    /// The VM's name
+    pub name: Name,
+    /// Number of vCPUs
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpu: Option<u32>,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub memory: Option<u32>,
+    /// Start the VM again, so that it takes effect
+    #[arg(long)]
+    pub restart: bool,
+    /// Not supported: a VM has no replicas, and there are no deployments yet
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u32>,
 }
 
 /// What happens when a VM ends by itself.

@@ -11,37 +11,37 @@ use jiff::Timestamp;
 use super::parse_duration;
 
 pub(super) const EVENTS_EXAMPLES: &str = "\
+It goes on until Ctrl-C; when the connection ends it comes back and goes on
+after the last event. VM_LOG and DOWNLOAD events come only if --type names
+them. With -o json each event is one line.
+
 Examples:
   volar events
   volar events --vm web --type VM_HEALTH,VM_RESTART
   volar events --since 10m -o json
-  volar events --after 4711 --no-follow
-
-It goes on until Ctrl-C; when the connection ends it comes back and goes on after
-the last event. VM_LOG and DOWNLOAD events come only if --type names them. With
--o json each event is one line.";
+  volar events --after 4711 --no-follow";
 
 pub(super) const LOGS_EXAMPLES: &str = "\
+Streams: stdout and stderr of the workload, agent (its ends and restarts), and
+console (what the guest wrote to its serial console, from its first byte). On
+a terminal, control sequences other than colours are left out, because the
+guest is not trusted; into a file or pipe it is written as it is.
+
 Examples:
   volar logs web
   volar logs -f --tail 20 web
   volar logs web --since 10m --stream stderr -t
-  volar logs web --stream console > boot.log
-
-Streams: stdout and stderr of the workload, agent (its ends and restarts), and
-console (what the guest wrote to its serial console, from its first byte). On a
-terminal, control sequences other than colours are left out, because the guest is
-not trusted; into a file or pipe it is written as it is.";
+  volar logs web --stream console > boot.log";
 
 pub(super) const TOP_EXAMPLES: &str = "\
+CPU is of one host CPU: 100% is one of them busy. Memory is the VMM's share on
+the host (PSS), then what is used in the guest. Where stdout is no terminal it
+prints once. Ctrl-C ends it.
+
 Examples:
   volar top
   volar top --once
-  volar top --once -o json
-
-CPU is of one host CPU: 100% is one of them busy. Memory is the VMM's share on the
-host (PSS), then what is used in the guest. Where stdout is no terminal it prints
-once. Ctrl-C ends it.";
+  volar top --once -o json";
 
 /// Which events.
 #[derive(Debug, Args)]

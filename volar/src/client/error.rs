@@ -72,6 +72,9 @@ pub enum ClientError {
     /// volantd says no, and why.
     #[error("{}", refusal(.0))]
     Refused(Box<Problem>),
+    /// The guest did not start a command, and says why.
+    #[error("{}", refusal(.0))]
+    NotStarted(Box<Problem>),
     /// An error without a problem document: perhaps not volantd.
     #[error("`{call}` was answered with HTTP status {status} and no explanation")]
     Status {
@@ -163,6 +166,12 @@ impl ClientError {
             | Self::TooLarge { .. }
             | Self::WebSocket(_) => ExitCode::Unavailable,
             Self::Refused(problem) => ExitCode::from_problem(problem.status, &problem.code),
+            // What shells, ssh and docker say of a program, so that it is told apart from what a program says itself.
+            Self::NotStarted(problem) => match problem.code.as_str() {
+                "not-found" => ExitCode::ProgramNotFound,
+                "not-executable" => ExitCode::NotExecutable,
+                code => ExitCode::from_problem(problem.status, code),
+            },
             // A redirect comes from something else than volantd.
             Self::Status { status, .. } if *status < 400 => ExitCode::Unavailable,
             Self::Status { status, .. } => ExitCode::from_problem(*status, ""),
@@ -172,7 +181,7 @@ impl ClientError {
 
     /// The problem document, if volantd sent one.
     pub fn problem(&self) -> Option<&Problem> {
-        if let Self::Refused(problem) = self {
+        if let Self::Refused(problem) | Self::NotStarted(problem) = self {
             Some(problem)
         } else {
             None
@@ -181,10 +190,22 @@ impl ClientError {
 
     /// Whether volantd may only be away for a moment, as when it is started again.
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::NotRunning { .. } | Self::Connect { .. } | Self::Cut { .. }
-        ) || matches!(self, Self::Refused(problem) if problem.status == 503)
+        match self {
+            Self::NotRunning { .. }
+            | Self::Connect { .. }
+            | Self::Cut { .. }
+            | Self::Timeout { .. } => true,
+            Self::Refused(problem) => problem.status == 503,
+            // What stands before a daemon answers so while that is away.
+            Self::Status { status, .. } => (502..=504).contains(status),
+            Self::SetUp(_)
+            | Self::Denied { .. }
+            | Self::Decode { .. }
+            | Self::TooLarge { .. }
+            | Self::NotStarted(_)
+            | Self::Untrusted { .. }
+            | Self::WebSocket(_) => false,
+        }
     }
 
     /// An error of connecting, by what the operating system said.

@@ -138,7 +138,7 @@ impl ExecOutput {
                 Some(Channel::Failed) => {
                     let problem: Problem =
                         serde_json::from_slice(payload).map_err(|error| self.odd(error))?;
-                    return Err(ClientError::Refused(Box::new(problem)));
+                    return Err(ClientError::NotStarted(Box::new(problem)));
                 }
                 // Of a later version, or our own kind: nothing that we could do.
                 Some(_) | None => {}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::api::{LAGGED_EVENT, LogEntry};
+use common::api::{CONSOLE_EVENT, ConsolePiece, LAGGED_EVENT, LogEntry};
 use common::name::Name;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, Response};
@@ -45,10 +45,12 @@ impl LogQuery {
         self.streams == ["console"]
     }
 
-    fn query(&self) -> String {
+    /// Where it was followed before it goes on after an id: that says more than how many lines were wanted at first.
+    fn query(&self, last_id: Option<&str>) -> String {
         let follow = self.follow == Follow::Onwards;
         let mut pairs = vec![("follow", if follow { "true" } else { "false" })];
-        let tail = self.tail.map(|lines| lines.to_string());
+        let tail = self.tail.filter(|_| last_id.is_none());
+        let tail = tail.map(|lines| lines.to_string());
         if let Some(tail) = &tail {
             pairs.push(("tail", tail));
         }
@@ -59,7 +61,8 @@ impl LogQuery {
         if !streams.is_empty() {
             pairs.push(("stream", &streams));
         }
-        if !self.is_console() {
+        // A followed log comes as events: they have ids, and the daemon is heard of also where nothing is written.
+        if !self.is_console() && !follow {
             pairs.push(("format", "json"));
         }
         query(&pairs)
@@ -80,8 +83,12 @@ pub enum Log {
 pub enum LogPiece {
     /// A line, and the JSON that it came in.
     Line(LogEntry, String),
-    /// The connection ended while the log was followed: the same lines go on after the last one that was told.
+    /// Bytes of the console, as the guest wrote them.
+    Bytes(Vec<u8>),
+    /// The connection ended while the log was followed: it goes on after the last piece that was told.
     Cut,
+    /// So it is, but some of what comes next is not kept any more.
+    Lagged,
 }
 
 /// A log that arrives in lines.
@@ -94,7 +101,7 @@ pub struct LineLog {
 #[derive(Debug)]
 enum LineFormat {
     Json(LineReader, bool),
-    Events(SseParser, Option<String>),
+    Events(SseParser),
 }
 
 /// A log that arrives in pieces.
@@ -114,10 +121,10 @@ impl Client {
         what: &LogQuery,
         last_id: Option<&str>,
     ) -> Result<Log, ClientError> {
-        let path = format!("/api/v1/vms/{name}/logs{}", what.query());
+        let path = format!("/api/v1/vms/{name}/logs{}", what.query(last_id));
         let call = format!("{} /api/v1/vms/{name}/logs", Method::GET);
         let mut builder = self.request(Method::GET, &path);
-        if what.follow == Follow::Onwards && !what.is_console() {
+        if what.follow == Follow::Onwards {
             builder = builder.header(ACCEPT, "text/event-stream");
         }
         if let Some(id) = last_id {
@@ -127,10 +134,7 @@ impl Client {
         let kind = response.headers().get(CONTENT_TYPE);
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let format = if kind.starts_with("text/event-stream") {
-            Some(LineFormat::Events(
-                SseParser::default(),
-                last_id.map(str::to_owned),
-            ))
+            Some(LineFormat::Events(SseParser::default()))
         } else if kind.contains("json") {
             Some(LineFormat::Json(LineReader::default(), false))
         } else {
@@ -158,7 +162,7 @@ impl LineLog {
     /// The id of the last line, to go on after it.
     pub fn last_id(&self) -> Option<&str> {
         match &self.format {
-            LineFormat::Events(_, id) => id.as_deref(),
+            LineFormat::Events(parser) => parser.last_id(),
             LineFormat::Json(..) => None,
         }
     }
@@ -171,7 +175,7 @@ impl LineLog {
             }
             match (self.body.next().await, &mut self.format) {
                 (Ok(Some(bytes)), LineFormat::Json(lines, _)) => lines.push(&bytes),
-                (Ok(Some(bytes)), LineFormat::Events(parser, _)) => parser.push(&bytes),
+                (Ok(Some(bytes)), LineFormat::Events(parser)) => parser.push(&bytes),
                 (Ok(None), LineFormat::Json(_, ended @ false)) => *ended = true,
                 (Ok(None), _) => return Ok(None),
                 (
@@ -200,17 +204,21 @@ impl LineFormat {
                     return Some(piece);
                 }
             },
-            Self::Events(parser, last_id) => loop {
+            Self::Events(parser) => loop {
                 let event = parser.next_event()?;
-                // Too slow: what is missing comes after the last id.
-                if event.name == LAGGED_EVENT {
-                    return Some(LogPiece::Cut);
-                }
-                if event.id.is_some() {
-                    *last_id = event.id;
-                }
-                if let Some(piece) = of_json(event.data) {
-                    return Some(piece);
+                match event.name.as_str() {
+                    LAGGED_EVENT => return Some(LogPiece::Lagged),
+                    CONSOLE_EVENT => {
+                        let piece = serde_json::from_str::<ConsolePiece>(&event.data).ok();
+                        if let Some(bytes) = piece.and_then(|piece| piece.bytes()) {
+                            return Some(LogPiece::Bytes(bytes));
+                        }
+                    }
+                    _ => {
+                        if let Some(piece) = of_json(event.data) {
+                            return Some(piece);
+                        }
+                    }
                 }
             },
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::api::{InstalledPlugin, PluginArtifact, PluginNames, SetEnabled};
+use common::api::{InstalledPlugin, PluginArtifact, PluginList, PluginNames, SetEnabled};
 use common::manifest::Manifest;
 use common::name::Name;
 use reqwest::Method;
@@ -13,6 +13,11 @@ impl Client {
     /// The names of all plugins.
     pub async fn plugins(&self) -> Result<Answer<PluginNames>, ClientError> {
         self.get("/api/v1/plugins", CALL_TIMEOUT).await
+    }
+
+    /// All plugins with what is known of each.
+    pub async fn installed_plugins(&self) -> Result<Answer<PluginList>, ClientError> {
+        self.get("/api/v1/plugins?detail=true", CALL_TIMEOUT).await
     }
 
     /// A plugin's manifest.

@@ -20,7 +20,10 @@ pub(super) struct ServerEvent {
 #[derive(Debug, Default)]
 pub(super) struct SseParser {
     lines: LineReader,
+    /// Of the events that are complete.
     last_id: Option<String>,
+    /// Of the one that is not.
+    id: Option<String>,
     name: String,
     data: Option<String>,
 }
@@ -30,11 +33,19 @@ impl SseParser {
         self.lines.push(bytes);
     }
 
+    /// The id of the last block that is complete, be it an event or not.
+    pub(super) fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
     /// The next complete event.
     pub(super) fn next_event(&mut self) -> Option<ServerEvent> {
         while let Some(line) = self.lines.next_line() {
             if line.is_empty() {
                 let name = std::mem::take(&mut self.name);
+                if let Some(id) = self.id.take() {
+                    self.last_id = Some(id);
+                }
                 // Without data there is no event, whatever its name.
                 if let Some(data) = self.data.take() {
                     let id = self.last_id.clone();
@@ -47,7 +58,7 @@ impl SseParser {
             match field {
                 "event" => value.clone_into(&mut self.name),
                 "data" => self.add_data(value),
-                "id" if !value.contains('\0') => self.last_id = Some(value.to_owned()),
+                "id" if !value.contains('\0') => self.id = Some(value.to_owned()),
                 // Comments, which have no name, keep the connection alive.
                 _ => {}
             }
@@ -97,6 +108,18 @@ mod tests {
             (String::new(), Some("7".to_owned()), "x".to_owned()),
         ];
         assert_eq!(events(&[text]), expected);
+    }
+
+    #[test]
+    fn an_id_counts_once_its_block_is_complete() {
+        let mut parser = SseParser::default();
+        parser.push(b"id: 41\n");
+        assert_eq!((parser.next_event(), parser.last_id()), (None, None));
+        parser.push(b"\ndata: x\nid: 42\n");
+        assert_eq!((parser.next_event(), parser.last_id()), (None, Some("41")));
+        parser.push(b"\n");
+        assert!(parser.next_event().is_some());
+        assert_eq!(parser.last_id(), Some("42"));
     }
 
     proptest! {

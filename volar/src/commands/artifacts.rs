@@ -61,24 +61,32 @@ async fn show(context: &Context, digest: &str) -> Result<(), CommandError> {
         .all_artifacts()
         .await
         .doing(|| format!("show artifact `{digest}`"))?;
-    let wanted = digest.to_ascii_lowercase();
-    let wanted = wanted.strip_prefix("sha256:").unwrap_or(&wanted);
-    let is_wanted = |row: &&StoredArtifact| {
-        let digest = row.digest.to_string();
-        digest.trim_start_matches("sha256:").starts_with(wanted)
-    };
-    let found: Vec<&StoredArtifact> = answer.value.iter().filter(is_wanted).collect();
-    let Some(first) = found.first() else {
-        return Err(ArtifactError::Unknown(digest.to_owned()).into());
-    };
-    if found.iter().any(|row| row.digest != first.digest) {
-        return Err(ArtifactError::Ambiguous(digest.to_owned()).into());
-    }
-    let json = serde_json::to_string(first).unwrap_or_default();
-    let name = first.digest.to_string();
+    let found = of_digest(&answer.value, digest)?;
+    let json = serde_json::to_string(found).unwrap_or_default();
+    let name = found.digest.to_string();
     Ok(context
         .output
-        .result(&json, &[&name], || artifact_details(first))?)
+        .result(&json, &[&name], || artifact_details(found))?)
+}
+
+/// The one artifact whose digest begins so, with or without its `sha256:`.
+fn of_digest<'a>(
+    artifacts: &'a [StoredArtifact],
+    text: &str,
+) -> Result<&'a StoredArtifact, ArtifactError> {
+    let wanted = text.to_ascii_lowercase();
+    let wanted = wanted.strip_prefix("sha256:").unwrap_or(&wanted);
+    let mut found = artifacts.iter().filter(|row| {
+        let digest = row.digest.to_string();
+        digest.trim_start_matches("sha256:").starts_with(wanted)
+    });
+    let Some(first) = found.next() else {
+        return Err(ArtifactError::Unknown(text.to_owned()));
+    };
+    if found.any(|row| row.digest != first.digest) {
+        return Err(ArtifactError::Ambiguous(text.to_owned()));
+    }
+    Ok(first)
 }
 
 async fn add(context: &Context, args: AddArtifactArgs) -> Result<(), CommandError> {
@@ -122,18 +130,64 @@ async fn add(context: &Context, args: AddArtifactArgs) -> Result<(), CommandErro
 }
 
 async fn remove(context: &Context, args: &RemoveArtifactArgs) -> Result<(), CommandError> {
-    let client = context.client()?;
-    if let (Ok(digest), None) = (args.what.parse::<Digest>(), &args.version) {
-        let which = format!("artifact `{digest}`");
-        if !args.yes && !confirmed(context, format!("Remove {which}?")).await {
-            return Err(CommandError::Unconfirmed);
-        }
-        let removed = client.remove_artifact(&digest).await;
-        removed.doing(|| format!("remove {which}"))?;
-        let text = format!("Removed {which}");
-        return Ok(context.output.done(&digest.to_string(), &text)?);
+    match chosen(context, args).await? {
+        Chosen::Artifact(digest) => remove_one(context, &digest, args.yes).await,
+        Chosen::Plugin(plugin) => let_go(context, &plugin, args).await,
     }
-    let plugin: Name = args.what.parse().map_err(ArtifactError::Name)?;
+}
+
+/// What a word stands for.
+enum Chosen {
+    Artifact(Digest),
+    Plugin(Name),
+}
+
+/// A digest says so by `sha256:`, or has all its digits. Anything else may be a plugin as well as the beginning of a digest: then what is
+/// there decides, and never by chance.
+async fn chosen(context: &Context, args: &RemoveArtifactArgs) -> Result<Chosen, CommandError> {
+    let word = args.what.as_str();
+    if args.version.is_some() {
+        return Ok(Chosen::Plugin(word.parse().map_err(ArtifactError::Name)?));
+    }
+    if let Ok(digest) = word.parse::<Digest>() {
+        return Ok(Chosen::Artifact(digest));
+    }
+    let is_said = word.starts_with("sha256:");
+    let plugin = word.parse::<Name>();
+    let is_hex = word.chars().all(|c| c.is_ascii_hexdigit());
+    if !is_said && !is_hex {
+        return Ok(Chosen::Plugin(plugin.map_err(ArtifactError::Name)?));
+    }
+    let client = context.client()?;
+    let action = || format!("find artifact `{word}`");
+    if let (false, Ok(plugin)) = (is_said, plugin) {
+        let plugins = client.plugins().await.doing(action)?.value.plugins;
+        if plugins.contains(&plugin) {
+            return Ok(Chosen::Plugin(plugin));
+        }
+    }
+    let artifacts = client.all_artifacts().await.doing(action)?.value;
+    Ok(Chosen::Artifact(
+        of_digest(&artifacts, word)?.digest.clone(),
+    ))
+}
+
+async fn remove_one(context: &Context, digest: &Digest, yes: bool) -> Result<(), CommandError> {
+    let which = format!("artifact `{digest}`");
+    if !yes && !confirmed(context, format!("Remove {which}?")).await {
+        return Err(CommandError::Unconfirmed);
+    }
+    let removed = context.client()?.remove_artifact(digest).await;
+    removed.doing(|| format!("remove {which}"))?;
+    let text = format!("Removed {which}");
+    Ok(context.output.done(&digest.to_string(), &text)?)
+}
+
+async fn let_go(
+    context: &Context,
+    plugin: &Name,
+    args: &RemoveArtifactArgs,
+) -> Result<(), CommandError> {
     let which = match &args.version {
         Some(version) => format!("the artifacts of plugin `{plugin}` {version}"),
         None => format!("all artifacts that are kept for plugin `{plugin}`"),
@@ -141,8 +195,9 @@ async fn remove(context: &Context, args: &RemoveArtifactArgs) -> Result<(), Comm
     if !args.yes && !confirmed(context, format!("Remove {which}?")).await {
         return Err(CommandError::Unconfirmed);
     }
-    client
-        .remove_artifacts(&plugin, args.version.as_deref())
+    context
+        .client()?
+        .remove_artifacts(plugin, args.version.as_deref())
         .await
         .doing(|| format!("remove {which}"))?;
     let text = format!("Removed {which}");

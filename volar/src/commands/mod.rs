@@ -102,6 +102,14 @@ pub enum CommandError {
     /// `-t` where there is none.
     #[error("There is no terminal to give to the command")]
     NoTerminal,
+    /// `scale --replicas`.
+    #[error(
+        "A VM has no replicas: they are a matter of deployments, which this version does not have"
+    )]
+    NoReplicas,
+    /// Console bytes as documents.
+    #[error("The console is bytes without lines: it has no JSON and no YAML")]
+    ConsoleFormat,
     /// A copy.
     #[error("Cannot copy")]
     Copy(#[from] CopyError),
@@ -184,6 +192,7 @@ impl CommandError {
                 of_manifest(source)
             }
             Self::Console { source, .. } => source.exit_code(),
+            Self::ConsoleFormat => ExitCode::Usage,
             Self::Interrupted | Self::Left(_) => ExitCode::Interrupted,
             Self::Output(error) if error.is_broken_pipe() => ExitCode::Success,
             Self::Settings(_)
@@ -192,6 +201,7 @@ impl CommandError {
             | Self::Setup(_)
             | Self::Guest(_)
             | Self::NoTerminal
+            | Self::NoReplicas
             | Self::Json(_)
             | Self::NoAddress
             | Self::Man(_)
@@ -386,6 +396,7 @@ async fn of_vms(context: &Context, command: VmsCommand) -> Result<(), CommandErr
         VmsCommand::Pause(args) => vms::pause::run(context, &args.name, Change::Pause).await,
         VmsCommand::Resume(args) => vms::pause::run(context, &args.name, Change::Resume).await,
         VmsCommand::Upgrade(args) => vms::upgrade::run(context, args).await,
+        VmsCommand::Scale(args) => vms::scale::run(context, &args).await,
         VmsCommand::Config(command) => vms::config::run(context, command).await,
         VmsCommand::Logs(args) => vms::logs::run(context, &args).await,
         VmsCommand::Console(args) => vms::console::run(context, &args).await,

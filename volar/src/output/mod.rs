@@ -23,7 +23,7 @@ pub use config::{context_table, history_table};
 pub use event::event_line;
 pub use log::LogPrinter;
 pub use openapi::{Operation, operation_table, operations};
-pub use plugin::{PluginRow, installed_line, plugin_details, plugin_table, size};
+pub use plugin::{installed_line, plugin_details, plugin_table, size};
 pub use stats::{Sample, stats_details, top_json, top_table};
 pub use system::{context_details, info_details};
 pub use vm::{age, ready_line, vm_details, vm_table, vm_wide_table};

@@ -5,30 +5,38 @@ use common::manifest::{HealthCheck, Manifest, Rootfs, WorkloadKind};
 
 use super::table;
 
-/// A line of `plugins list`.
-#[derive(Debug, Clone)]
-pub struct PluginRow {
-    /// The plugin.
-    pub manifest: Manifest,
-}
-
 /// The table of `plugins list`.
-pub fn plugin_table(rows: &[PluginRow]) -> String {
-    if rows.is_empty() {
+pub fn plugin_table(plugins: &[InstalledPlugin], is_wide: bool) -> String {
+    if plugins.is_empty() {
         return "No plugins".to_owned();
     }
-    let rows: Vec<Vec<String>> = rows
+    let mut columns = vec!["NAME", "VERSION", "ENABLED", "RUNTIME"];
+    if is_wide {
+        columns.extend(["KIND", "SIZE", "PINNED", "INSTALLED", "DIGEST"]);
+    }
+    let rows: Vec<Vec<String>> = plugins
         .iter()
-        .map(|PluginRow { manifest }| {
-            vec![
-                manifest.name.to_string(),
-                manifest.version.clone(),
-                yes_no(manifest.enabled).to_owned(),
-                manifest.runtime.clone(),
-            ]
+        .map(|plugin| {
+            let mut row = vec![
+                plugin.name.to_string(),
+                plugin.version.clone(),
+                yes_no(plugin.enabled).to_owned(),
+                plugin.runtime.clone(),
+            ];
+            if is_wide {
+                let artifact = &plugin.artifact;
+                row.extend([
+                    artifact.kind.clone(),
+                    size(artifact.size_bytes),
+                    yes_no(artifact.pinned).to_owned(),
+                    plugin.installed_at.clone(),
+                    artifact.digest.to_string(),
+                ]);
+            }
+            row
         })
         .collect();
-    table::render(&["NAME", "VERSION", "ENABLED", "RUNTIME"], &rows)
+    table::render(&columns, &rows)
 }
 
 /// All that is known of a plugin.

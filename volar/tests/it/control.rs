@@ -196,6 +196,7 @@ fn a_job_is_waited_for_and_its_failure_is_told_apart() {
 fn pause_resume_stop_and_upgrade() {
     let mut upgraded = ready("web", 8);
     upgraded["plugin_version"] = json!("2.0");
+    upgraded["config_version"] = json!(2);
     let answer = upgraded.clone();
     let router = Router::new()
         .route(
@@ -240,6 +241,61 @@ fn pause_resume_stop_and_upgrade() {
         .volar(&["vms", "upgrade", "web"])
         .exits(0)
         .says("volar vms config rollback web");
+}
+
+#[test]
+fn an_upgrade_to_what_is_there_says_so() {
+    let mut same = ready("web", 7);
+    same["plugin_version"] = json!("2.0");
+    same["config_version"] = json!(2);
+    let (before, answer) = (same.clone(), same);
+    let router = Router::new()
+        .route(
+            "/api/v1/vms/{name}",
+            get(move || async move { Json(before) }),
+        )
+        .route(
+            "/api/v1/vms/{name}/upgrade",
+            post(move || async move { Json(answer) }),
+        );
+    let ran = Server::unix(router)
+        .volar(&["vms", "upgrade", "web"])
+        .exits(0)
+        .says("VM web has caddy 2.0 already");
+    assert!(!ran.err().contains("way back"), "{ran:?}");
+}
+
+#[test]
+fn a_vm_gets_more_or_less() {
+    let (config, kept) = kept(versioned(4));
+    let server = Server::unix(Router::new().route("/api/v1/vms/{name}/config", config));
+    server
+        .volar(&["vms", "scale", "web", "--cpu", "2", "--memory", "1024"])
+        .exits(0)
+        .prints("The configuration of VM web is version 4\n")
+        .says("takes effect at the next start");
+    server
+        .volar(&["vms", "scale", "web", "--memory", "512", "--restart"])
+        .exits(0)
+        .says("VM web is started again");
+    assert_eq!(
+        kept.lock().unwrap()[..],
+        [
+            r#"PATCH None {"resources":{"cpu_cores":2,"memory_mb":1024}}"#,
+            r#"PATCH None {"resources":{"memory_mb":512}}"#,
+        ]
+    );
+    assert!(server.seen.all()[1].ends_with("/config?restart=true"));
+    server
+        .volar(&["vms", "scale", "web", "--replicas", "3"])
+        .exits(1)
+        .says("A VM has no replicas");
+    for wrong in [&[][..], &["--restart"], &["--cpu", "0"]] {
+        server
+            .volar(&[&["vms", "scale", "web"], wrong].concat())
+            .exits(2);
+    }
+    assert_eq!(server.seen.all().len(), 2);
 }
 
 fn stats() -> Value {
@@ -300,6 +356,10 @@ fn store() -> Router {
         )
         .route("/api/v1/system/df", get(move || async move { Json(usage) }))
         .route(
+            "/api/v1/plugins",
+            get(async || Json(json!({"plugins": ["caddy", "bb"]}))),
+        )
+        .route(
             "/api/v1/plugins/{name}/artifacts",
             post(async || (StatusCode::CREATED, Json(kept_artifact(&digest("a")))))
                 .delete(async || StatusCode::NO_CONTENT),
@@ -347,6 +407,36 @@ fn the_store_and_the_disk_are_looked_at_and_cleaned() {
     server
         .volar(&["artifacts", "remove", "caddy", "--version", "1"])
         .exits(0);
+    // A beginning of a digest, and a plugin whose name looks like one.
+    for (words, code, said) in [
+        (
+            &["aaa"][..],
+            0,
+            format!("Removed artifact `{}`", digest("a")),
+        ),
+        (
+            &["sha256:bb"],
+            0,
+            format!("Removed artifact `{}`", digest("b")),
+        ),
+        (
+            &["bb"],
+            0,
+            "Removed all artifacts that are kept for plugin `bb`".to_owned(),
+        ),
+        (
+            &["bb", "--version", "1"],
+            0,
+            "Removed the artifacts of plugin `bb` 1".to_owned(),
+        ),
+        (&["dead"], 3, String::new()),
+        (&["sha256:"], 1, String::new()),
+        (&["Not_a_name"], 1, String::new()),
+    ] {
+        let words = [&["artifacts", "remove"], words].concat();
+        let ran = server.volar(&words).exits(code);
+        assert_eq!(ran.out().trim_end(), said, "{words:?}");
+    }
     server
         .volar(&["artifacts", "remove", &digest("a")])
         .exits(0);

@@ -85,7 +85,20 @@ fn every_command_has_a_manual_page() {
     let page = |name: &str| fs_err::read_to_string(dir.path().join("man1").join(name)).unwrap();
     assert!(page("volar-vms-create.1").contains("plugin"));
     assert!(page("volar-vms-config-rollback.1").contains("Examples"));
-    assert!(page("volar.1").contains("volar"));
+    let title = |name: &str| {
+        let page = page(name);
+        let title = page.lines().find(|line| line.starts_with(".TH ")).unwrap();
+        title.to_owned()
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        title("volar.1"),
+        format!(r#".TH volar 1  "volar {version}" Volant"#)
+    );
+    assert_eq!(
+        title("volar-vms-create.1"),
+        format!(r#".TH volar-vms-create 1  "volar {version}" Volant"#)
+    );
 }
 
 /// Asks as bash does at a Tab behind these words.

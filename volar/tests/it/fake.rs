@@ -59,6 +59,23 @@ impl Server {
         }
     }
 
+    /// Ends the server and all its connections, as if it was killed, and begins one with another router at the same place.
+    pub(crate) fn restart(&mut self, router: Router) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        let path = self.dir.path().join("volantd.sock");
+        fs_err::remove_file(&path).unwrap();
+        let runtime = new_runtime();
+        let router = recorded(router, self.seen.clone());
+        let listener = {
+            let _guard = runtime.enter();
+            tokio::net::UnixListener::bind(&path).unwrap()
+        };
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        self.runtime = Some(runtime);
+    }
+
     pub(crate) fn tcp(router: Router) -> Self {
         Self::over("http", router, |listener| listener)
     }

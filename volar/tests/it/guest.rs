@@ -47,9 +47,14 @@ async fn guest(mut socket: WebSocket) {
                     Some("cat") => {}
                     Some("wait") | None => say.push(message(Channel::Stdout, b"begun\n")),
                     Some("gone") => return,
-                    Some(_) => {
-                        let body = json!({"type": "t", "title": "t", "status": 404, "detail": "There is no such program",
-                            "error": "e", "code": "command-not-found"});
+                    Some(program) => {
+                        let (status, code) = match program {
+                            "/etc/passwd" => (422, "not-executable"),
+                            "late" => (404, "workdir-not-found"),
+                            _ => (404, "not-found"),
+                        };
+                        let body = json!({"type": "t", "title": "t", "status": status, "detail": "There is no such program",
+                            "error": "e", "code": code});
                         say.push(message(Channel::Failed, body.to_string().as_bytes()));
                     }
                 }
@@ -129,8 +134,12 @@ fn what_cannot_run_is_told() {
     let server = Server::unix(exec_router());
     server
         .volar(&["exec", "web", "--", "nonsense"])
-        .exits(3)
+        .exits(127)
         .says("error: Cannot run a command in VM `web`\nCaused by:\n  1: There is no such program");
+    // As shells, ssh and docker say it; a program's own 3 is something else.
+    for (program, code) in [("/etc/passwd", 126), ("late", 3)] {
+        server.volar(&["exec", "web", "--", program]).exits(code);
+    }
     server.volar(&["exec", "web", "--", "gone"]).exits(5);
     let refuse = async || problem(409, "wrong-phase", "VM `web` is stopped");
     let router = Router::new().route("/ws/v1/vms/{name}/exec", get(refuse));

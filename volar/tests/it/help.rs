@@ -54,11 +54,15 @@ fn every_help_has_examples_that_parse() {
         let (_, examples) = text
             .split_once("Examples:\n")
             .unwrap_or_else(|| panic!("{path:?}"));
-        let lines: Vec<&str> = examples
-            .lines()
-            .take_while(|line| line.starts_with("  "))
-            .collect();
+        // Nothing comes behind them.
+        let lines: Vec<&str> = examples.lines().collect();
         assert!(!lines.is_empty(), "{path:?}");
+        for line in &lines {
+            let begins = ["  volar ", "  sudo volar "];
+            let is_example = begins.iter().any(|begin| line.starts_with(begin))
+                || (line.starts_with("  ") && line.contains("volar "));
+            assert!(is_example, "{path:?} does not end with examples: {line}");
+        }
         for line in lines {
             // What is behind a pipe or redirection is for the shell.
             let line = line.trim().trim_start_matches("sudo ");
@@ -72,6 +76,33 @@ fn every_help_has_examples_that_parse() {
                 .map(|word| word.trim_matches('\''));
             let parsed = Cli::command().try_get_matches_from(words);
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+}
+
+#[test]
+fn no_sentence_is_broken_on_a_usual_terminal() {
+    fn texts(command: &Command, all: &mut Vec<String>) {
+        all.extend(command.get_after_help().map(ToString::to_string));
+        command
+            .get_subcommands()
+            .for_each(|below| texts(below, all));
+    }
+    let mut all = Vec::new();
+    texts(&Cli::command(), &mut all);
+    assert!(all.len() > 60, "{}", all.len());
+    for text in all {
+        let (before, _) = text.split_once("Examples:\n").unwrap();
+        for paragraph in before.split("\n\n") {
+            let lines: Vec<&str> = paragraph.lines().collect();
+            let is_table = lines.iter().any(|line| line.starts_with("  "));
+            for (at, line) in lines.iter().enumerate() {
+                assert!(line.len() <= 80, "{line}");
+                let next = lines.get(at + 1).and_then(|next| next.split(' ').next());
+                // A line ends where the next word has no room.
+                let has_room = next.is_some_and(|next| line.len() + 1 + next.len() <= 70);
+                assert!(is_table || !has_room, "broken too early: {line}");
+            }
         }
     }
 }

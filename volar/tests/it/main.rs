@@ -7,6 +7,7 @@ mod contexts;
 mod control;
 mod documents;
 mod fake;
+mod followed;
 mod guest;
 mod help;
 mod misbehaviour;

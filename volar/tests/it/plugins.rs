@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
-use axum::extract::Path;
+use axum::extract::{Path, Query};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect};
 use axum::routing::{get, post};
@@ -35,7 +35,15 @@ fn daemon(pinned: bool) -> (Router, Arc<Mutex<Vec<Value>>>) {
     let router = Router::new()
         .route(
             "/api/v1/plugins",
-            post(install).get(async || Json(json!({"plugins": ["caddy", "gone"]}))),
+            post(install).get(async |Query(query): Query<Vec<(String, String)>>| {
+                let detail = query.iter().any(|(key, value)| key == "detail" && value == "true");
+                assert!(detail, "names alone are too little");
+                Json(json!({"plugins": [
+                    {"name": "caddy", "version": "0.1.0", "runtime": "caddy", "enabled": true, "installed_at": "2026-11-23T10:00:00Z",
+                        "artifact": {"kind": "initramfs", "digest": DIGEST, "size_bytes": 20_971_520, "pinned": true, "source_url": "/x"}},
+                    {"name": "hello", "version": "2", "enabled": false, "installed_at": "2026-11-23T10:00:00Z", "from_the_future": 1,
+                        "artifact": {"kind": "rootfs", "digest": DIGEST, "size_bytes": 1536, "pinned": false, "source_url": "/y"}}]}))
+            }),
         )
         .route(
             "/api/v1/plugins/{name}",
@@ -170,11 +178,32 @@ fn plugins_are_listed_shown_and_changed() {
     insta::assert_snapshot!(ran.out(), @r"
     NAME    VERSION   ENABLED   RUNTIME
     caddy   0.1.0     yes       caddy
+    hello   2         no
     ");
+    let wide = server.volar(&["plugins", "list", "-o", "wide"]).exits(0);
+    insta::assert_snapshot!(wide.out(), @r"
+    NAME    VERSION   ENABLED   RUNTIME   KIND        SIZE       PINNED   INSTALLED              DIGEST
+    caddy   0.1.0     yes       caddy     initramfs   20.0 MiB   yes      2026-11-23T10:00:00Z   sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+    hello   2         no                  rootfs      1.5 KiB    no       2026-11-23T10:00:00Z   sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+    ");
+    let json = server.volar(&["plugins", "list", "-o", "json"]).exits(0);
+    let json: Value = serde_json::from_str(&json.out()).unwrap();
+    assert_eq!(
+        (
+            &json["plugins"][0]["artifact"]["digest"],
+            &json["plugins"][1]["from_the_future"]
+        ),
+        (&json!(DIGEST), &json!(1))
+    );
+    let yaml = server
+        .volar(&["plugins", "list", "-o", "yaml"])
+        .exits(0)
+        .out();
+    assert!(yaml.contains("size_bytes: 20971520"), "{yaml}");
     server
         .volar(&["plugins", "list", "-o", "name"])
         .exits(0)
-        .prints("caddy\ngone\n");
+        .prints("caddy\nhello\n");
     let ran = server.volar(&["plugins", "show", "caddy"]).exits(0);
     insta::assert_snapshot!(ran.out(), @r"
     Name       caddy

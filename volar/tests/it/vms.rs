@@ -367,10 +367,7 @@ fn following_prints_at_once_and_ends_well_when_the_reader_goes() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
-    assert_eq!(
-        server.seen.all(),
-        ["GET /api/v1/vms/web/logs?follow=true&format=json"]
-    );
+    assert_eq!(server.seen.all(), ["GET /api/v1/vms/web/logs?follow=true"]);
 }
 
 #[test]

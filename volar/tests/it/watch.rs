@@ -167,6 +167,15 @@ fn a_log_in_lines_is_printed_as_text_or_json() {
     let out = server.volar(&["logs", "web", "-o", "json"]).exits(0).out();
     assert_eq!(out.lines().count(), 3);
     assert!(out.contains(r#""stream":"stderr""#), "{out}");
+    let out = server.volar(&["logs", "web", "-o", "yaml"]).exits(0).out();
+    assert_eq!(out.matches("---\n").count(), 3, "{out}");
+    assert!(out.contains("\nstream: stderr\n"), "{out}");
+    for format in ["json", "yaml"] {
+        server
+            .volar(&["logs", "web", "--stream", "console", "-o", format])
+            .exits(2)
+            .says("The console is bytes without lines");
+    }
 }
 
 #[test]

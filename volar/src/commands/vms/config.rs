@@ -73,13 +73,19 @@ async fn get(context: &Context, args: &GetArgs) -> Result<(), CommandError> {
 }
 
 /// A change of a configuration.
-struct Change {
-    patch: Value,
-    expected: Option<u64>,
-    restart: bool,
+pub(super) struct Change {
+    pub(super) patch: Value,
+    /// The version that it must have still.
+    pub(super) expected: Option<u64>,
+    /// Whether the VM is started again.
+    pub(super) restart: bool,
 }
 
-async fn apply(context: &Context, name: &Name, change: Change) -> Result<(), CommandError> {
+pub(super) async fn apply(
+    context: &Context,
+    name: &Name,
+    change: Change,
+) -> Result<(), CommandError> {
     let Change {
         patch,
         expected,

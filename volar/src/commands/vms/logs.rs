@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::api::LogEntry;
 use common::exit_code::ExitCode;
 use common::name::Name;
 use jiff::Timestamp;
@@ -38,6 +39,10 @@ pub(in crate::commands) async fn run(
             .map(|word| word.as_str().to_owned())
             .collect(),
     };
+    let is_document = matches!(context.settings.format, Format::Json | Format::Yaml);
+    if query.is_console() && is_document {
+        return Err(CommandError::ConsoleFormat);
+    }
     let follower = Follower {
         context,
         name: &args.name,
@@ -68,41 +73,46 @@ impl Follower<'_> {
     /// Prints until the log ends, through absences of volantd.
     pub(in crate::commands) async fn print(&self, client: &Client) -> Result<(), CommandError> {
         let action = || format!("read the log of VM `{}`", self.name);
-        let output = self.context.output;
-        let mut printer =
-            LogPrinter::new(output.is_terminal(), output.has_color(), self.timestamps);
+        let mut screen = Screen::new(self.context, self.timestamps);
         let mut last_id: Option<String> = None;
-        let mut log = client
-            .logs(self.name, &self.query, None)
-            .await
-            .doing(action)?;
+        let first = client.logs(self.name, &self.query, None).await;
+        let mut log = first.doing(action)?;
         loop {
-            let mut lines = match log {
+            let mut pieces = match log {
                 Log::Raw(raw) => return self.print_raw(raw).await,
-                Log::Lines(lines) => lines,
+                Log::Lines(pieces) => pieces,
             };
-            let mut is_cut = false;
-            while let Some(piece) = lines.next().await.doing(action)? {
-                match piece {
-                    LogPiece::Line(line, json) if self.context.settings.format == Format::Json => {
-                        output.item(&json, line.stream.as_str(), String::new)?;
+            let is_cut = loop {
+                match pieces.next().await {
+                    Ok(Some(LogPiece::Line(line, json))) => screen.line(&line, &json)?,
+                    Ok(Some(LogPiece::Bytes(bytes))) => screen.bytes(&bytes)?,
+                    Ok(Some(LogPiece::Cut)) => break true,
+                    Ok(Some(LogPiece::Lagged)) => {
+                        screen.finish()?;
+                        let ui = &self.context.ui;
+                        ui.note("The log went on faster than it was read: some of it may be missing here");
+                        break true;
                     }
-                    LogPiece::Line(line, _) => output.bytes(printer.text(&line).as_bytes())?,
-                    LogPiece::Cut => {
-                        is_cut = true;
-                        last_id = lines.last_id().map(str::to_owned).or(last_id);
-                        break;
+                    Ok(None) => break false,
+                    Err(error) => {
+                        screen.finish()?;
+                        return Err(error).doing(action);
                     }
                 }
-            }
-            output.bytes(printer.finish().as_bytes())?;
+            };
+            last_id = pieces.last_id().map(str::to_owned).or(last_id);
             if !is_cut || self.query.follow == Follow::No {
-                return Ok(());
+                return screen.finish();
             }
-            log = self
-                .come_back(client, last_id.as_deref())
-                .await
-                .doing(action)?;
+            log = match self.come_back(client, last_id.as_deref()).await {
+                Ok(log) => log,
+                // It was deleted meanwhile: that is how a followed log ends.
+                Err(error) if error.exit_code() == ExitCode::NotFound => return screen.finish(),
+                Err(error) => {
+                    screen.finish()?;
+                    return Err(error).doing(action);
+                }
+            };
         }
     }
 
@@ -110,12 +120,7 @@ impl Follower<'_> {
         let begun = std::time::Instant::now();
         loop {
             tokio::time::sleep(PAUSE).await;
-            let mut query = self.query.clone();
-            // What was printed is not printed again, also where volantd gives lines no ids.
-            if last_id.is_none() {
-                query.tail = Some(0);
-            }
-            match client.logs(self.name, &query, last_id).await {
+            match client.logs(self.name, &self.query, last_id).await {
                 Err(error) if error.is_passing() && begun.elapsed() < MAX_ABSENCE => {}
                 other => return other,
             }
@@ -124,23 +129,66 @@ impl Follower<'_> {
 
     /// Prints bytes to their end.
     async fn print_raw(&self, mut log: Box<RawLog>) -> Result<(), CommandError> {
-        let output = self.context.output;
-        let mut filter = output
-            .is_terminal()
-            .then(|| Sanitizer::new(output.has_color()));
+        let mut screen = Screen::new(self.context, self.timestamps);
         loop {
-            let piece = log.next().await;
-            match (&piece, &mut filter) {
-                (Ok(Some(bytes)), Some(filter)) => output.bytes(filter.push(bytes).as_bytes())?,
-                (Ok(Some(bytes)), None) => output.bytes(bytes)?,
-                // Also before an error: a colour must not stay on.
-                (Ok(None) | Err(_), Some(filter)) => output.bytes(filter.finish().as_bytes())?,
-                (Ok(None) | Err(_), None) => {}
-            }
-            let piece = piece.doing(|| format!("read the log of VM `{}`", self.name))?;
-            if piece.is_none() {
-                return Ok(());
+            match log.next().await {
+                Ok(Some(bytes)) => screen.bytes(&bytes)?,
+                Ok(None) => return screen.finish(),
+                Err(error) => {
+                    screen.finish()?;
+                    return Err(error).doing(|| format!("read the log of VM `{}`", self.name));
+                }
             }
         }
+    }
+}
+
+/// Prints what comes, also what goes on over several connections.
+struct Screen<'a> {
+    context: &'a Context,
+    printer: LogPrinter,
+    filter: Option<Sanitizer>,
+}
+
+impl<'a> Screen<'a> {
+    fn new(context: &'a Context, timestamps: bool) -> Self {
+        let output = context.output;
+        Self {
+            context,
+            printer: LogPrinter::new(output.is_terminal(), output.has_color(), timestamps),
+            filter: output
+                .is_terminal()
+                .then(|| Sanitizer::new(output.has_color())),
+        }
+    }
+
+    fn line(&mut self, line: &LogEntry, json: &str) -> Result<(), CommandError> {
+        let output = self.context.output;
+        match self.context.settings.format {
+            Format::Json | Format::Yaml => output.item(json, line.stream.as_str(), String::new)?,
+            Format::Table | Format::Wide | Format::Name => {
+                output.bytes(self.printer.text(line).as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
+        let output = self.context.output;
+        match &mut self.filter {
+            Some(filter) => output.bytes(filter.push(bytes).as_bytes())?,
+            None => output.bytes(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Ends a line that has no end, and colours: also before an error, because they must not stay on.
+    fn finish(&mut self) -> Result<(), CommandError> {
+        let output = self.context.output;
+        output.bytes(self.printer.finish().as_bytes())?;
+        if let Some(filter) = &mut self.filter {
+            output.bytes(filter.finish().as_bytes())?;
+        }
+        Ok(())
     }
 }

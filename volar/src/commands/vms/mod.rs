@@ -12,6 +12,7 @@ pub(super) mod logs;
 pub(super) mod operations;
 pub(super) mod pause;
 pub(super) mod restart;
+pub(super) mod scale;
 pub(super) mod start;
 pub(super) mod stats;
 pub(super) mod stop;
