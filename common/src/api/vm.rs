@@ -131,7 +131,8 @@ pub struct Vm {
     /// What it has of its plugin, manifest and artifact, as one digest: another content under the same version has another digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin_digest: Option<Digest>,
-    /// The version of the plugin that is installed, where an upgrade would change the VM. It is the VM's own `plugin_version` where the plugin
+    /// The version of the plugin that is installed, where an upgrade would change the VM and the version is a newer one, or another one where
+    /// either is no dotted numbers. It is the VM's own `plugin_version` where the plugin
     /// was installed again with another content under the same version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade_available: Option<String>,
