@@ -53,7 +53,7 @@ impl ExitCode {
 
     /// The exit code that goes with an HTTP status of the API.
     ///
-    /// `code` is the stable problem code: a failed verification and a wrong field share status 422.
+    /// `code` is the stable problem code: a failed verification shares status 422 with other mistakes.
     pub fn from_problem(status: u16, code: &str) -> Self {
         match (status, code) {
             (_, "checksum-mismatch" | "bad-signature") => Self::Verification,

@@ -11,6 +11,7 @@ pub mod digest;
 pub mod error_chain;
 pub mod exit_code;
 pub mod guest_config;
+pub mod json;
 pub mod manifest;
 pub mod name;
 pub mod net;

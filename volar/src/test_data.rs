@@ -27,6 +27,7 @@ pub(crate) fn vm(name: &str) -> Vm {
         memory_mb: 512,
         kernel_cmdline: "console=ttyS0".to_owned(),
         serial_log: "/var/lib/volant/vms/1/serial.log".to_owned(),
+        serial_socket: None,
         hypervisor: Some("qemu".to_owned()),
         accelerator: Some("tcg".to_owned()),
         health: VmHealth {
@@ -39,6 +40,7 @@ pub(crate) fn vm(name: &str) -> Vm {
             vm: 1,
             workload: 2,
             crash_loop: false,
+            next_at: None,
         },
         last_exit: None,
         oom_kills: 0,

@@ -68,16 +68,17 @@ pub struct PutArtifact {
     /// Its name among the artifacts of the version; it must be there, under this name or the Go system's.
     #[serde(default, alias = "ArtifactName")]
     pub artifact_name: String,
-    /// What it must be able to boot as: `initramfs`, which is also meant by nothing, or `rootfs`.
+    /// What it must be able to boot as: `initramfs`, which is also meant by nothing, or `rootfs`. Unlike in the Go system nothing else is
+    /// kept: the artifact is read and checked as what it is.
     #[serde(default, alias = "Kind")]
     pub kind: String,
-    /// Where it is: `http(s)://`, `file://` or an absolute path.
+    /// Where it is: `http(s)://`, `file://` or an absolute path. It is fetched before the answer, so it must be reachable now.
     #[serde(default, alias = "SourceURL")]
     pub source_url: String,
     /// The SHA-256 that it must have. Nothing is fetched that is stored already.
     #[serde(default, alias = "Checksum")]
     pub checksum: String,
-    /// The format's name; of a root file system `erofs`, `ext4` or `squashfs`.
+    /// The format's name; of a root file system `erofs`, `ext4` or `squashfs`. The content decides if it is empty or `raw`.
     #[serde(default, alias = "Format")]
     pub format: String,
     /// Where it is on the host, if there is no `source_url`.
@@ -98,6 +99,9 @@ pub struct StoredArtifact {
     pub size_bytes: u64,
     /// When it was stored first, RFC 3339.
     pub added_at: String,
+    /// Whether somebody who needs it names its digest. If not, it is `unpinned`: whatever the source gave.
+    #[serde(default)]
+    pub pinned: bool,
     /// Who signed it.
     pub signature: SignatureState,
     /// Who needs it. What nobody needs is removed by the next prune.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::ConfigPatch;
+use super::config::{ConfigPatch, lenient};
 use crate::agent::{HealthState, WorkloadExit};
 use crate::digest::Digest;
 use crate::name::Name;
@@ -13,38 +13,89 @@ pub const MAX_LONG_POLL_MS: u64 = 30_000;
 /// How long `volar vms create` and `start` wait for a VM to be ready unless told otherwise, in milliseconds. Software emulation needs much of it.
 pub const DEFAULT_CREATE_WAIT_MS: u64 = 180_000;
 
-/// Body of `POST /api/v1/vms`. Resources: this, else `config`, else the manifest, else the defaults of `common::manifest`.
+/// Body of `POST /api/v1/vms`. Only a name and a plugin are needed; empty texts and zeros are as if they were not there. Resources: this, else `config`, else the manifest, else the defaults of `common::manifest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateVm {
     /// The VM's name.
     pub name: Name,
-    /// The plugin to run.
-    pub plugin: Name,
+    /// The plugin to run, in whatever case. If not given: `config.plugin`, or the name in `config.manifest`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::plugin"
+    )]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub plugin: Option<Name>,
     /// Must be the plugin's runtime if given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::text"
+    )]
     pub runtime: Option<String>,
     /// vCPUs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::number"
+    )]
     pub cpu_cores: Option<u32>,
     /// Memory in MiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::number"
+    )]
     pub memory_mb: Option<u32>,
     /// Arguments added to the kernel command line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::text"
+    )]
     pub kernel_cmdline: Option<String>,
     /// Whether what the guest writes is lost when it stops, where it boots a root file system; else as its manifest says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ephemeral: Option<bool>,
     /// Address of an API that the guest may ask for its manifest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::text"
+    )]
     pub api_host: Option<String>,
-    /// Port of that API.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Port of that API, as a number or a text.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::port"
+    )]
+    #[cfg_attr(feature = "openapi", schema(schema_with = port_schema))]
     pub api_port: Option<u16>,
     /// Everything else about the VM. What is named above wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigPatch>,
+}
+
+/// How a port may be given.
+#[cfg(feature = "openapi")]
+pub(super) fn port_schema() -> utoipa::openapi::Schema {
+    use utoipa::openapi::schema::{Object, OneOf, SchemaType, Type};
+    let number = Object::builder()
+        .schema_type(SchemaType::Type(Type::Integer))
+        .minimum(Some(0))
+        .maximum(Some(u16::MAX));
+    let text = Object::builder()
+        .schema_type(SchemaType::Type(Type::String))
+        .pattern(Some("^([1-9][0-9]{0,3})?$"));
+    let none = Object::builder().schema_type(SchemaType::Type(Type::Null));
+    OneOf::builder()
+        .item(number)
+        .item(text)
+        .item(none)
+        .description(Some("A port, as a number or a text"))
+        .into()
 }
 
 /// The public word for where a VM is.
@@ -160,6 +211,9 @@ pub struct Vm {
     pub kernel_cmdline: String,
     /// Where its serial console is kept on the host.
     pub serial_log: String,
+    /// The unix socket of its console on the host, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_socket: Option<String>,
     /// The VMM, `cloud-hypervisor` or `qemu`, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hypervisor: Option<String>,
@@ -216,7 +270,7 @@ pub struct Failure {
 }
 
 /// How often things were started again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Restarts {
     /// The VM, after its VMM ended by itself.
@@ -226,6 +280,9 @@ pub struct Restarts {
     /// Whether either ends again and again soon after its start: it is started ever more seldom.
     #[serde(default)]
     pub crash_loop: bool,
+    /// When the VM is started again, RFC 3339, while it waits for that after its VMM ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<String>,
 }
 
 /// When each part of a start was reached, in milliseconds after the request arrived at the API. Guest times are read off the

@@ -14,6 +14,7 @@ use super::{
     Workload, WorkloadKind,
 };
 use crate::digest::Digest;
+use crate::json::{self, JsonError};
 use crate::name::Name;
 
 /// A manifest as somebody wrote it: all members optional, both dialects.
@@ -227,38 +228,19 @@ impl Words {
     }
 }
 
-pub(super) fn from_json(json: &[u8]) -> Result<Manifest, ManifestError> {
-    if json.len() > MAX_MANIFEST_BYTES {
+pub(super) fn from_json(text: &[u8]) -> Result<Manifest, ManifestError> {
+    if text.len() > MAX_MANIFEST_BYTES {
         let detail = format!(
             "The manifest has {} bytes; the limit is {MAX_MANIFEST_BYTES}",
-            json.len()
+            text.len()
         );
         return Err(ManifestError::one("", detail));
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let raw: Raw = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer = json_pointer(error.path());
-        ManifestError::one(&pointer, error.into_inner().to_string())
+    let raw: Raw = json::read(text).map_err(|error| match error {
+        JsonError::Syntax(detail) => ManifestError::one("", detail),
+        JsonError::Shape(problem) => ManifestError::wrong(vec![problem]),
     })?;
-    deserializer
-        .end()
-        .map_err(|error| ManifestError::one("", error.to_string()))?;
     Manifest::try_from(raw)
-}
-
-fn json_pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut pointer = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => {
-                pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1")));
-            }
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    pointer
 }
 
 impl TryFrom<Raw> for Manifest {
@@ -266,6 +248,7 @@ impl TryFrom<Raw> for Manifest {
 
     fn try_from(raw: Raw) -> Result<Self, ManifestError> {
         let mut problems = check::unsupported(&raw);
+        let unsupported = problems.len();
         let name = raw.name.trim().parse::<Name>().map_err(|error| {
             let detail = non_empty(&raw.name).map_or_else(
                 || "The manifest has no `name`".to_owned(),
@@ -277,7 +260,7 @@ impl TryFrom<Raw> for Manifest {
         let network = network(raw.network.as_ref(), &mut problems);
         let workload = workload(raw.workload, raw.env, &mut problems);
         let (Ok(name), Some(workload)) = (name, workload) else {
-            return Err(ManifestError { problems });
+            return Err(ManifestError::wrong(problems));
         };
         let runtime = non_empty(&raw.runtime).unwrap_or_else(|| name.to_string());
         let manifest = Self {
@@ -305,7 +288,11 @@ impl TryFrom<Raw> for Manifest {
         if problems.is_empty() {
             Ok(manifest)
         } else {
-            Err(ManifestError { problems })
+            let only_unsupported = problems.len() == unsupported;
+            Err(ManifestError {
+                problems,
+                only_unsupported,
+            })
         }
     }
 }

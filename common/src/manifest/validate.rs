@@ -51,13 +51,21 @@ impl fmt::Display for FieldProblem {
 pub struct ManifestError {
     /// At least one problem.
     pub problems: Vec<FieldProblem>,
+    /// Whether all of them are that this version of Volant cannot do it.
+    pub only_unsupported: bool,
 }
 
 impl ManifestError {
     /// An error with one problem.
     pub fn one(pointer: &str, detail: impl Into<String>) -> Self {
+        Self::wrong(vec![FieldProblem::new(pointer, detail)])
+    }
+
+    /// An error with these problems, of which at least one is a mistake.
+    pub fn wrong(problems: Vec<FieldProblem>) -> Self {
         Self {
-            problems: vec![FieldProblem::new(pointer, detail)],
+            problems,
+            only_unsupported: false,
         }
     }
 }
@@ -131,7 +139,10 @@ pub(super) mod check {
             ));
         };
         if !raw.disks.is_empty() {
-            refuse("/disks", "Attaching disks");
+            refuse(
+                "/disks",
+                "Naming disks in a manifest (a VM's configuration can name some)",
+            );
         }
         if raw
             .cloud_init

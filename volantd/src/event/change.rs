@@ -127,7 +127,7 @@ fn health(before: &Vm, after: &Vm, at: Timestamp) -> Option<VmEvent> {
 
 /// A number that is smaller is a guest that booted anew.
 fn restart(before: &Vm, after: &Vm, at: Timestamp) -> Option<VmEvent> {
-    let (was, is) = (before.restarts, after.restarts);
+    let (was, is) = (&before.restarts, &after.restarts);
     let message = if is.vm > was.vm {
         "The VM is started again"
     } else if is.workload > was.workload {
@@ -136,7 +136,7 @@ fn restart(before: &Vm, after: &Vm, at: Timestamp) -> Option<VmEvent> {
         return None;
     };
     Some(VmEvent {
-        restarts: Some(is),
+        restarts: Some(is.clone()),
         ..event(EventType::VmRestart, after, at, message)
     })
 }

@@ -22,6 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(vfio_paths))
         .routes(routes!(list_drift_routes, add_drift_route))
         .routes(routes!(remove_drift_route))
+        .routes(routes!(devtools))
 }
 
 fn not_yet(what: &str) -> HttpError {
@@ -67,4 +68,5 @@ absent! {
     get "/api/v1/drift/routes" list_drift_routes "list_drift_routes" "drift routes" "Lists the drift routes" ();
     post "/api/v1/drift/routes" add_drift_route "add_drift_route" "drift routes" "Adds a drift route" ();
     delete "/api/v1/drift/routes/{protocol}/{port}" remove_drift_route "remove_drift_route" "drift routes" "Removes a drift route" ("protocol", "port");
+    get "/ws/v1/vms/{name}/devtools/{*path}" devtools "open_vm_devtools" "way to the devtools of a browser in a VM: a workload's WebSockets are at `/api/v1/vms/{name}/agent/v1/…`" "Connects to the devtools of a browser in a VM" ("name", "path");
 }

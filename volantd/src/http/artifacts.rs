@@ -57,7 +57,9 @@ async fn of_plugin(
 
 /// Stores and checks an artifact and keeps it for a version of a plugin
 ///
-/// The plugin need not be installed: an install of a manifest that names the artifact's checksum fetches nothing then.
+/// The plugin need not be installed: an install of a manifest that names the artifact's checksum fetches nothing then. The store is real:
+/// the artifact is fetched now, and read as what its kind says. So a kind other than `initramfs` and `rootfs` is refused, and a source that
+/// cannot be reached; the Go system recorded either.
 #[utoipa::path(
     post,
     path = "/api/v1/plugins/{name}/artifacts",
@@ -68,7 +70,8 @@ async fn of_plugin(
     responses(
         (status = 201, description = "It is kept, in the place of one of its version and name", body = PluginArtifact),
         (status = 404, description = "`not-found`: no plugin can have this name"),
-        (status = 422, description = "`invalid-request`, `checksum-mismatch`, `bad-signature`: the request or the artifact is not right"),
+        (status = 400, description = "`invalid-request`: the request is not right, or what it names is no such artifact"),
+        (status = 422, description = "`checksum-mismatch`, `bad-signature`: the artifact is not the one that was meant"),
         (status = 503, description = "`unavailable`: the source cannot be reached"),
         (status = 507, description = "`no-capacity`: there is no space, or too many are kept for the plugin"),
     )
@@ -109,6 +112,8 @@ async fn let_go(
 }
 
 /// Shows an artifact of a plugin
+///
+/// Without `version` it is that of the installed version, where the Go system answers 400.
 #[utoipa::path(
     get,
     path = "/api/v1/plugins/{name}/artifacts/{artifact}",

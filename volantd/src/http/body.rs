@@ -1,12 +1,14 @@
 //! Reads a request's path, query and JSON body; what cannot be read is a problem document, not axum's plain text.
 
+use std::error::Error as _;
+
 use axum::body::Bytes;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use common::manifest::FieldProblem;
+use common::json::{self, JsonError};
 use common::name::Name;
 use serde::de::DeserializeOwned;
 
@@ -29,25 +31,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 }
 
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let segments = error.path().iter().map(ToString::to_string);
-        let pointer = segments.fold(String::new(), |pointer, segment| pointer + "/" + &segment);
-        let syntax = error.inner().is_syntax() || error.inner().is_eof();
-        let detail = error.into_inner().to_string();
-        let status = if syntax {
-            StatusCode::BAD_REQUEST
-        } else {
-            StatusCode::UNPROCESSABLE_ENTITY
-        };
-        let mut problem = HttpError::plain(
-            status,
-            "invalid-request",
-            format!("The body is not valid: {detail}"),
-        );
-        problem.0.errors = vec![FieldProblem::new(pointer, detail)];
+    json::read(bytes).map_err(|error| {
+        let mut problem = invalid(format!("The body is not valid: {error}"));
+        if let JsonError::Shape(wrong) = error {
+            problem.0.errors = vec![wrong];
+        }
         problem
     })
+}
+
+fn invalid(detail: String) -> HttpError {
+    HttpError::plain(StatusCode::BAD_REQUEST, "invalid-request", detail)
 }
 
 /// As [`JsonBody`], where no body at all stands for the default.
@@ -154,13 +148,32 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryOf<T> {
         let Query(query) = Query::from_request_parts(parts, state)
             .await
             .map_err(|rejection| {
-                HttpError::plain(
-                    StatusCode::BAD_REQUEST,
-                    "invalid-request",
-                    rejection.body_text(),
-                )
+                // The cause is "parameter: reason", or a reason alone.
+                let reason = rejection.source().map(ToString::to_string);
+                invalid(wrong_query(&reason.unwrap_or_default()))
             })?;
         Ok(Self(query))
+    }
+}
+
+/// A sentence about a query that is not what it should be.
+fn wrong_query(reason: &str) -> String {
+    let (parameter, reason) = match reason.split_once(": ") {
+        // A name has no blanks; a sentence has.
+        Some((parameter, reason)) if !parameter.contains([' ', '`']) => (Some(parameter), reason),
+        _ => (None, reason),
+    };
+    let number = ["invalid digit", "number too", "cannot parse integer"];
+    let plain = if number.iter().any(|text| reason.contains(text)) {
+        "it must be a whole number, and not too large".to_owned()
+    } else if reason.contains("`true` or `false`") {
+        "it must be `true` or `false`".to_owned()
+    } else {
+        reason.replace("unknown variant ", "there is no ")
+    };
+    match parameter {
+        Some(parameter) => format!("The query parameter `{parameter}` is not valid: {plain}"),
+        None => format!("The query is not valid: {plain}"),
     }
 }
 
@@ -201,5 +214,64 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
                 let detail = format!("This path speaks WebSocket only: {}", rejection.body_text());
                 HttpError::plain(rejection.status(), "invalid-request", detail)
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Asked {
+        limit: Option<u32>,
+        all: bool,
+        sort: Option<Sort>,
+        needed: Option<String>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Sort {
+        Name,
+        Age,
+    }
+
+    #[tokio::test]
+    async fn a_wrong_query_is_a_sentence() {
+        let number = "The query parameter `limit` is not valid: it must be a whole number, and not too large";
+        let table = [
+            ("limit=x", number),
+            ("limit=-1", number),
+            ("limit=", number),
+            ("limit=99999999999", number),
+            (
+                "all=yes",
+                "The query parameter `all` is not valid: it must be `true` or `false`",
+            ),
+            (
+                "sort=up",
+                "The query parameter `sort` is not valid: there is no `up`, expected `name` or `age`",
+            ),
+        ];
+        for (query, expected) in table {
+            let request = Request::builder()
+                .uri(format!("/x?{query}"))
+                .body(())
+                .unwrap();
+            let (mut parts, ()) = request.into_parts();
+            let read = QueryOf::<Asked>::from_request_parts(&mut parts, &()).await;
+            let HttpError(problem) = read.unwrap_err();
+            assert_eq!((problem.status, problem.detail.as_str()), (400, expected));
+        }
+    }
+
+    #[test]
+    fn a_body_is_an_object() {
+        let HttpError(problem) = parse_json::<Asked>(b"[1, true]").unwrap_err();
+        assert_eq!((problem.status, problem.errors.len()), (400, 1));
+        let read: Asked = parse_json(br#"{"limit": 1, "needed": "x"}"#).unwrap();
+        assert_eq!((read.limit, read.all), (Some(1), false));
+        assert!(read.sort.is_none() && read.needed.is_some());
     }
 }

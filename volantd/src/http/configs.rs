@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
-use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use common::api::{ConfigHistoryEntry, ConfigPatch, RollbackConfig, VersionedConfig, Vm};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
@@ -83,6 +84,29 @@ fn version_of(text: &str) -> Option<u64> {
     Some(version.unwrap_or(NO_VERSION))
 }
 
+/// Whether the caller has a version already, from `If-None-Match` (RFC 9110, 13.1.2): tags are compared weakly, and there may be several.
+#[derive(Debug)]
+pub(super) struct IfNoneMatch(Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfNoneMatch {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let value = parts.headers.get(IF_NONE_MATCH);
+        let text = value.and_then(|value| value.to_str().ok());
+        Ok(Self(text.map(str::to_owned)))
+    }
+}
+
+impl IfNoneMatch {
+    fn has(&self, version: u64) -> bool {
+        let tags = self.0.iter().flat_map(|text| text.split(','));
+        tags.map(str::trim).any(|tag| {
+            tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == format!("\"{version}\"")
+        })
+    }
+}
+
 /// A configuration and its `ETag`.
 type Tagged = ([(HeaderName, HeaderValue); 1], Json<VersionedConfig>);
 
@@ -94,15 +118,25 @@ fn tagged(config: VersionedConfig) -> Tagged {
 }
 
 /// A VM's newest configuration
-#[utoipa::path(get, path = "/api/v1/vms/{name}/config", tag = "vms", operation_id = "get_vm_config", params(NamePath), responses(
+#[utoipa::path(get, path = "/api/v1/vms/{name}/config", tag = "vms", operation_id = "get_vm_config",
+    params(NamePath, ("If-None-Match" = Option<String>, Header, description = "The version that the caller has")), responses(
     (status = 200, description = "The newest version; `ETag` is its number", body = VersionedConfig, headers(("ETag" = String, description = "The version, in quotes"))),
+    (status = 304, description = "The caller has the newest version"),
     (status = 404, description = "`vm-not-found`: no VM has this name"),
 ))]
 pub(super) async fn show(
     State(service): State<Arc<Service>>,
     NamePath(name): NamePath,
-) -> Result<Tagged, HttpError> {
-    Ok(tagged(service.vm_config(&name).await?))
+    known: IfNoneMatch,
+) -> Result<Response, HttpError> {
+    let config = service.vm_config(&name).await?;
+    let is_known = known.has(config.version);
+    let answer = tagged(config);
+    Ok(if is_known {
+        (StatusCode::NOT_MODIFIED, answer.0).into_response()
+    } else {
+        answer.into_response()
+    })
 }
 
 /// The kept versions of a VM's configuration, newest first
@@ -124,11 +158,11 @@ pub(super) async fn history(
     params(NamePath, ChangeQuery, ("If-Match" = Option<String>, Header, description = "The version that this changes")),
     responses(
     (status = 200, description = "The new version", body = VersionedConfig, headers(("ETag" = String, description = "The version, in quotes"))),
-    (status = 400, description = "`invalid-request`: the body or query is not valid"),
+    (status = 400, description = "`invalid-request`: the body or query is not valid, or the configuration cannot be"),
     (status = 404, description = "`vm-not-found`: no VM has this name"),
     (status = 409, description = "`wrong-phase`: the VM is being deleted"),
     (status = 412, description = "`version-mismatch`: there is a newer version"),
-    (status = 422, description = "`invalid-request`, `checksum-mismatch`, `bad-signature`: the configuration cannot be"),
+    (status = 422, description = "`checksum-mismatch`, `bad-signature`: the artifact is not the one that was meant"),
     (status = 501, description = "`not-implemented`: it asks for something that is not built yet"),
     (status = 503, description = "`unavailable`: an artifact cannot be fetched"),
 ))]
@@ -153,11 +187,10 @@ pub(super) async fn patch(
     params(NamePath, ChangeQuery, ("If-Match" = Option<String>, Header, description = "The version that this replaces")),
     responses(
     (status = 200, description = "The new version", body = VersionedConfig, headers(("ETag" = String, description = "The version, in quotes"))),
-    (status = 400, description = "`invalid-request`: the body or query is not valid"),
+    (status = 400, description = "`invalid-request`: the body or query is not valid, or the configuration cannot be on this host any more"),
     (status = 404, description = "`vm-not-found`, `config-version-not-found`: there is no such VM, or the version is not kept"),
     (status = 409, description = "`wrong-phase`: the VM is being deleted"),
     (status = 412, description = "`version-mismatch`: there is a newer version"),
-    (status = 422, description = "`invalid-request`: the configuration cannot be on this host any more"),
 ))]
 pub(super) async fn rollback(
     State(service): State<Arc<Service>>,
@@ -181,7 +214,7 @@ pub(super) async fn rollback(
     (status = 200, description = "The VM, which restarts if it was up", body = Vm),
     (status = 404, description = "`vm-not-found`, `plugin-not-found`: there is no such VM or plugin"),
     (status = 409, description = "`plugin-disabled`, `wrong-phase`: the plugin is switched off, or the VM goes"),
-    (status = 422, description = "`invalid-request`: the plugin has another version, or the VM cannot have it"),
+    (status = 400, description = "`invalid-request`: the plugin has another version, or the VM cannot have it"),
 ))]
 pub(super) async fn upgrade(
     State(service): State<Arc<Service>>,
@@ -195,6 +228,23 @@ pub(super) async fn upgrade(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_the_caller_has_is_known() {
+        let table = [
+            (Some("\"3\""), true),
+            (Some("W/\"3\""), true),
+            (Some("\"1\", \"3\""), true),
+            (Some("*"), true),
+            (Some("3"), false),
+            (Some("\"33\""), false),
+            (None, false),
+        ];
+        for (text, expected) in table {
+            let known = IfNoneMatch(text.map(str::to_owned));
+            assert_eq!(known.has(3), expected, "{text:?}");
+        }
+    }
 
     #[test]
     fn only_a_version_of_ours_matches() {

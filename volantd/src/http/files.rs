@@ -21,7 +21,7 @@ use super::guest_answer;
 use super::problem::HttpError;
 use crate::agent::Trust;
 use crate::limits::RequestLimits;
-use crate::service::{GuestWay, Service, ServiceError, Way};
+use crate::service::{ErrorKind, GuestWay, Service, ServiceError, Way};
 
 /// What a tar archive is called.
 const TAR: &str = "application/x-tar";
@@ -46,7 +46,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AskedQuery {
             return Ok(Self(parts.uri.query().unwrap_or_default().to_owned()));
         }
         let detail = "The path must be absolute: it begins with `/`";
-        Err(ServiceError::field("/path", detail).into())
+        Err(ServiceError::new(ErrorKind::Invalid, detail).into())
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         )),
         (status = 404, description = "`vm-not-found`, `not-found`: there is no such VM, or nothing at this path"),
         (status = 409, description = "`wrong-phase`: the VM does not run"),
-        (status = 422, description = "`invalid-request`: no path is given, or one that is not absolute"),
+        (status = 400, description = "`invalid-request`: no path is given, or one that is not absolute"),
         (status = 502, description = "`guest-unreachable`: the guest's agent does not answer as it should"),
         (status = 503, description = "`unavailable`: too many files of this VM are being copied already"),
         (status = 504, description = "`guest-timeout`: the guest took too long"),
@@ -99,7 +99,8 @@ async fn look(
         )),
         (status = 404, description = "`vm-not-found`, `not-found`: there is no such VM, or nothing at this path"),
         (status = 409, description = "`wrong-phase`: the VM does not run"),
-        (status = 422, description = "`not-copyable`, `invalid-request`: it is a device, pipe or socket, or no absolute path is given"),
+        (status = 400, description = "`invalid-request`: no absolute path is given"),
+        (status = 422, description = "`not-copyable`: it is a device, pipe or socket"),
         (status = 502, description = "`guest-unreachable`: the guest's agent does not answer as it should"),
         (status = 503, description = "`unavailable`, `too-many-copies`: too many files of this VM are being copied already"),
         (status = 504, description = "`guest-timeout`: the guest took too long"),

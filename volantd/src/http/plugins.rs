@@ -84,7 +84,9 @@ async fn list(
     request_body = ManifestInput,
     responses(
         (status = 201, description = "The plugin is installed, in the place of one of its name", body = InstalledPlugin),
-        (status = 422, description = "`invalid-request`, `checksum-mismatch`, `bad-signature`, `idempotency-mismatch`: the manifest or what it names is not right"),
+        (status = 400, description = "`invalid-request`: the manifest or what it names is not right"),
+        (status = 422, description = "`checksum-mismatch`, `bad-signature`, `idempotency-mismatch`: the artifact is not the one that was meant, or the key came with another request"),
+        (status = 501, description = "`not-implemented`: the manifest asks for something that is not built yet"),
         (status = 503, description = "`unavailable`: the artifact's source cannot be reached"),
         (status = 507, description = "`no-capacity`: there is no space for the artifact"),
     )
@@ -179,7 +181,7 @@ async fn remove(
     responses(
         (status = 200, description = "It is set"),
         (status = 404, description = "`plugin-not-found`: no plugin has this name"),
-        (status = 422, description = "`invalid-request`: a member of the body is wrong"),
+        (status = 400, description = "`invalid-request`: the body is not valid"),
     )
 )]
 async fn set_enabled(

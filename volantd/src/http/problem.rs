@@ -13,7 +13,7 @@ const RETRY_AFTER_S: &str = "5";
 /// Status and stable code of a kind of error.
 pub(super) const fn status_and_code(kind: ErrorKind) -> (StatusCode, &'static str) {
     match kind {
-        ErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request"),
+        ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "invalid-request"),
         ErrorKind::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "not-implemented"),
         ErrorKind::ConfigVersionNotFound => (StatusCode::NOT_FOUND, "config-version-not-found"),
         ErrorKind::VersionMismatch => (StatusCode::PRECONDITION_FAILED, "version-mismatch"),
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn every_kind_has_the_status_and_exit_code_that_users_rely_on() {
         let table = [
-            (ErrorKind::Invalid, 422, ExitCode::Invalid),
+            (ErrorKind::Invalid, 400, ExitCode::Invalid),
             (ErrorKind::NotImplemented, 501, ExitCode::Invalid),
             (ErrorKind::ConfigVersionNotFound, 404, ExitCode::NotFound),
             (ErrorKind::VersionMismatch, 412, ExitCode::Conflict),

@@ -13,7 +13,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use common::agent::SECRET_HEADER;
 use common::api::API_KEY_HEADER;
 use common::name::Name;
@@ -36,6 +36,8 @@ use crate::task;
 const SWITCH_LIMIT: Duration = Duration::from_secs(10);
 
 const PATH: &str = "/api/v1/vms/{name}/agent/{*path}";
+
+const ROOT: &str = "/api/v1/vms/{name}/agent/";
 
 /// How many parts of a request's path stand before the guest's: an empty one, `api`, `v1`, `vms`, the name and `agent`.
 const OWN_PARTS: usize = 6;
@@ -61,10 +63,12 @@ impl<S: Send + Sync> FromRequestParts<S> for GuestPath {
                 "There is nothing at this path: a guest has `v1/…` and `healthz`",
             )
         };
-        let Path((name, _)) = Path::<(String, String)>::from_request_parts(parts, state)
+        // The root has no path behind the name.
+        let Path(parameters) = Path::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|_| nothing())?;
-        let name = name.parse().map_err(|_| nothing())?;
+        let name = parameters.first().map(|(_, name)| name.parse());
+        let name = name.ok_or_else(nothing)?.map_err(|_| nothing())?;
         let path = parts.uri.path().splitn(OWN_PARTS + 1, '/').nth(OWN_PARTS);
         path.filter(|path| is_public(path))
             .map(|path| Self(name, path.to_owned()))
@@ -74,7 +78,7 @@ impl<S: Send + Sync> FromRequestParts<S> for GuestPath {
 
 /// Whether a path of the agent is for everybody.
 fn is_public(path: &str) -> bool {
-    matches!(path, "v1" | "healthz") || path.starts_with("v1/")
+    matches!(path, "" | "v1" | "healthz") || path.starts_with("v1/")
 }
 
 /// A route of one method: each has a name of its own in the description.
@@ -121,6 +125,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::default()
         .routes(routes!(get, post, put, patch, delete))
         .route(PATH, on(MethodFilter::OPTIONS, forward))
+        // The agent has nothing there, and says so itself, as in the Go system.
+        .route(ROOT, any(forward))
 }
 
 async fn forward(
@@ -231,7 +237,7 @@ mod tests {
             ("/agent/exec", false),
             ("v1%2f..%2fagent/exec", false),
             ("v10/x", false),
-            ("", false),
+            ("", true),
         ];
         for (path, expected) in table {
             assert_eq!(is_public(path), expected, "{path}");

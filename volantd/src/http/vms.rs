@@ -122,10 +122,10 @@ async fn list(
 #[utoipa::path(post, path = "/api/v1/vms", tag = "vms", operation_id = "create_vm", params(("Idempotency-Key" = Option<String>, Header, description = "Names the request: one with the same key and body gets the same answer, and nothing is done twice"), WaitQuery), request_body = CreateVm, responses(
     (status = 201, description = "The VM", body = Vm),
     (status = 204, description = "It is gone, as it was waited for"),
-    (status = 400, description = "`invalid-request`: the body or query is not valid"),
+    (status = 400, description = "`invalid-request`: the body or query is not valid, or the VM cannot be"),
     (status = 404, description = "`plugin-not-found`: no such plugin"),
     (status = 409, description = "`vm-exists`, `plugin-disabled`, `wrong-phase`: the name is taken, the plugin is switched off, or the VM does not come where it was waited for"),
-    (status = 422, description = "`invalid-request`, `idempotency-mismatch`, `checksum-mismatch`, `bad-signature`: the VM cannot be"),
+    (status = 422, description = "`idempotency-mismatch`, `checksum-mismatch`, `bad-signature`: the key came with another request, or the artifact is not the one that was meant"),
     (status = 501, description = "`not-implemented`: it asks for something that is not built yet"),
     (status = 503, description = "`unavailable`: no VM can be launched on this host"),
     (status = 504, description = "`wait-timeout`: it is not where it was waited for; what was asked for goes on"),
@@ -204,7 +204,6 @@ async fn start(
     (status = 400, description = "`invalid-request`: the query is not valid"),
     (status = 404, description = "`vm-not-found`: no such VM"),
     (status = 409, description = "`wrong-phase`: it is being deleted, or does not come where it was waited for"),
-    (status = 422, description = "`invalid-request`: the grace is too long"),
     (status = 504, description = "`wait-timeout`: it is not where it was waited for; what was asked for goes on"),
 ))]
 async fn stop(
@@ -224,7 +223,6 @@ async fn stop(
     (status = 400, description = "`invalid-request`: the query is not valid"),
     (status = 404, description = "`vm-not-found`: no such VM"),
     (status = 409, description = "`wrong-phase`: it is being deleted, or does not come where it was waited for"),
-    (status = 422, description = "`invalid-request`: the grace is too long"),
     (status = 503, description = "`unavailable`: no VM can be launched on this host"),
     (status = 504, description = "`wait-timeout`: it is not where it was waited for; what was asked for goes on"),
 ))]

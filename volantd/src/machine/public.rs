@@ -10,6 +10,7 @@ use super::parts::Settings;
 use super::plan::word;
 use super::record::VmRecord;
 use super::state::{Desired, Phase};
+use crate::console::CONSOLE_SOCKET;
 
 /// The console log's name in a VM's state folder.
 pub const CONSOLE_LOG_NAME: &str = "console.log";
@@ -25,6 +26,8 @@ pub(super) struct Observed {
     pub(super) workload_crash_loop: bool,
     /// Whether the VM itself does.
     pub(super) crash_loop: bool,
+    /// When it is launched again, while it waits for that.
+    pub(super) next_launch: Option<Timestamp>,
     /// Processes that the guest's kernel ended for lack of memory.
     pub(super) oom_kills: u64,
     /// How the workload ended last.
@@ -141,6 +144,10 @@ pub(super) fn vm(record: &VmRecord, observed: &Observed, settings: &Settings) ->
             .join(CONSOLE_LOG_NAME)
             .to_string_lossy()
             .into_owned(),
+        serial_socket: instance.map(|_| {
+            let socket = settings.paths(record).run_dir.join(CONSOLE_SOCKET);
+            socket.to_string_lossy().into_owned()
+        }),
         hypervisor: instance.map(|instance| instance.vmm.as_str().to_owned()),
         accelerator: instance.map(|instance| instance.accelerator.as_str().to_owned()),
         health: VmHealth {
@@ -152,6 +159,10 @@ pub(super) fn vm(record: &VmRecord, observed: &Observed, settings: &Settings) ->
             vm: progress.restarts,
             workload: observed.workload_restarts,
             crash_loop: observed.crash_loop || observed.workload_crash_loop,
+            next_at: observed
+                .next_launch
+                .filter(|_| matches!(phase, Phase::Crashed { .. }))
+                .map(|at| at.to_string()),
         },
         last_exit: observed.last_exit.clone(),
         oom_kills: observed.oom_kills,

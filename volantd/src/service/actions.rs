@@ -72,7 +72,11 @@ impl Service {
             let mut names: Vec<&str> = manifest.actions.keys().map(String::as_str).collect();
             names.truncate(20);
             let message = format!("The plugin `{plugin}` has no action `{action}`");
-            let hint = format!("Its actions: {}", names.join(", "));
+            let hint = if names.is_empty() {
+                "Its manifest names no actions".to_owned()
+            } else {
+                format!("Its actions: {}", names.join(", "))
+            };
             ServiceError::new(ErrorKind::ActionNotFound, message).hint(hint)
         })?;
         if found.runtime != manifest.runtime {
@@ -116,11 +120,20 @@ impl Service {
         if let [vm] = running.as_slice() {
             return self.call_action(&vm.name, plugin, action, input).await;
         }
-        let message = format!(
-            "{} VMs of the plugin `{plugin}` run, so it is not clear which one is meant",
-            running.len()
-        );
-        let hint = "Name the VM: `POST /api/v1/vms/{name}/actions/{plugin}/{action}`";
+        let (message, hint) = if running.is_empty() {
+            let message = format!("No VM of the plugin `{plugin}` runs that could do it");
+            (
+                message,
+                format!("`volar vms create NAME --plugin {plugin}` starts one"),
+            )
+        } else {
+            let message = format!(
+                "{} VMs of the plugin `{plugin}` run, so it is not clear which one is meant",
+                running.len()
+            );
+            let hint = "Name the VM: `POST /api/v1/vms/{name}/actions/{plugin}/{action}`";
+            (message, hint.to_owned())
+        };
         Err(ServiceError::new(ErrorKind::AmbiguousVm, message).hint(hint))
     }
 

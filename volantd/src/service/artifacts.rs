@@ -214,12 +214,14 @@ impl Service {
     pub async fn stored_artifacts(&self) -> Result<Vec<StoredArtifact>, ServiceError> {
         let mut users = self.parts.store.artifact_users().await?;
         let added = self.parts.store.added_artifacts().await?;
+        let pinned = self.parts.store.pinned_artifacts().await?;
         let described = added
             .into_iter()
             .map(|AddedArtifact { artifact, added_at }| StoredArtifact {
                 digest: artifact.digest,
                 size_bytes: artifact.size_bytes,
                 added_at: added_at.to_string(),
+                pinned: pinned.contains(&artifact.digest),
                 signature: self.signature_of(&artifact.digest),
                 used_by: users.remove(&artifact.digest).unwrap_or_default(),
             });
@@ -474,7 +476,8 @@ impl Wanted {
 fn kind_of(put: &PutArtifact) -> Result<ArtifactKind, ServiceError> {
     match put.kind.as_str() {
         "" | "initramfs" => Ok(ArtifactKind::Initramfs),
-        "rootfs" if put.format.is_empty() => Ok(ArtifactKind::Rootfs(None)),
+        // The Go system's own word for a root file system says how the disk is stored only.
+        "rootfs" if matches!(put.format.as_str(), "" | "raw") => Ok(ArtifactKind::Rootfs(None)),
         "rootfs" => {
             let mut known = RootfsFormat::ALL.into_iter();
             let format = known.find(|format| format.as_str() == put.format);
@@ -520,6 +523,12 @@ mod tests {
         let wanted = Wanted::of(&rootfs).unwrap();
         assert_eq!(wanted.kind, ArtifactKind::Rootfs(Some(RootfsFormat::Ext4)));
         assert_eq!(wanted.shown, "/srv/a.gz");
+        let raw = put(|put| {
+            "rootfs".clone_into(&mut put.kind);
+            "raw".clone_into(&mut put.format);
+        });
+        let wanted = Wanted::of(&raw).unwrap();
+        assert_eq!(wanted.kind, ArtifactKind::Rootfs(None));
     }
 
     #[test]

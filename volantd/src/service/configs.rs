@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::api::{
-    ConfigHistoryEntry, ConfigPatch, UpgradeVm, VersionedConfig, Vm, VmConfig, VmDesired,
+    ConfigHistoryEntry, ConfigPatch, RollbackConfig, UpgradeVm, VersionedConfig, Vm, VmConfig,
+    VmDesired,
 };
 use common::digest::Digest;
 use common::manifest::{ArtifactKind, FieldProblem, Source};
@@ -111,7 +112,8 @@ impl Service {
             patch.clone().apply(&mut config);
             Ok(Wanted::Chosen(config))
         };
-        let made = self.reconfigure(name, expected, change).await?;
+        let made = self.reconfigure(name, expected, change).await;
+        let made = made.map_err(|error| error.placed(&patch, str::to_owned))?;
         self.follow(name, afterwards).await?;
         Ok(shown(&made))
     }
@@ -135,7 +137,9 @@ impl Service {
         };
         let old = old.version;
         let change = |_: &ConfigVersion| Ok(Wanted::Known(old.config.clone(), old.artifact));
-        let made = self.reconfigure(name, expected, change).await?;
+        let made = self.reconfigure(name, expected, change).await;
+        let made =
+            made.map_err(|error| error.placed(&RollbackConfig { version }, str::to_owned))?;
         self.follow(name, afterwards).await?;
         Ok(shown(&made))
     }
@@ -147,8 +151,8 @@ impl Service {
     pub async fn upgrade_vm(&self, name: &Name, request: UpgradeVm) -> Result<Vm, ServiceError> {
         let present = self.newest(name).await?.version;
         let plugin = self.find_enabled_plugin(&present.config.plugin).await?;
-        if let Some(wanted) = request.version
-            && wanted != plugin.version
+        if let Some(wanted) = &request.version
+            && *wanted != plugin.version
         {
             let (plugin, version) = (&plugin.name, &plugin.version);
             let detail = format!("The plugin `{plugin}` has version `{version}`, not `{wanted}`");
@@ -171,7 +175,8 @@ impl Service {
                     Wanted::Chosen(config)
                 })
             };
-            self.reconfigure(name, None, change).await?;
+            let made = self.reconfigure(name, None, change).await;
+            made.map_err(|error| error.placed(&request, str::to_owned))?;
             self.follow(name, Afterwards::Restart).await?;
             tracing::info!(vm = %name, version = plugin.version, "vm upgraded");
         }
@@ -277,14 +282,14 @@ impl Service {
                 "A VM can have 1 to {} CPUs on this host, not {cpu_cores}",
                 host.cpu_cores
             );
-            return Err(ServiceError::field("/cpu_cores", detail));
+            return Err(ServiceError::field("/resources/cpu_cores", detail));
         }
         if !(1..=host.memory_mib).contains(&memory_mib) {
             let detail = format!(
                 "A VM can have 1 to {} MiB of memory on this host, not {memory_mib}",
                 host.memory_mib
             );
-            return Err(ServiceError::field("/memory_mb", detail));
+            return Err(ServiceError::field("/resources/memory_mb", detail));
         }
         Ok(())
     }
@@ -297,7 +302,7 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let (_, memory_mib) = config.size();
         let checked = self.parts.media.check_memory(artifact, memory_mib);
-        checked.map_err(|error| refused_media("/memory_mb", &error))
+        checked.map_err(|error| refused_media("/resources/memory_mb", &error))
     }
 
     /// The stored artifact that a configuration boots: one of those that are known, or fetched now. What is fetched is kept from being
@@ -311,7 +316,7 @@ impl Service {
         if let Some(found) = known.iter().find(|pinned| pinned.named == wanted) {
             return Ok((found.digest, None));
         }
-        let pointer = wanted.kind.pointer("url");
+        let pointer = config.boot_pointer("url");
         let source = Source::parse(&wanted.url)
             .map_err(|error| ServiceError::field(&pointer, error.to_string()))?;
         let on_progress = self.tells_download(&config.plugin, &source);

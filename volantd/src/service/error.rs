@@ -4,6 +4,7 @@ use std::error::Error;
 
 use common::manifest::{FieldProblem, ManifestError};
 use common::name::Name;
+use serde::Serialize;
 
 use crate::machine::ports::StepError;
 
@@ -114,6 +115,21 @@ impl ServiceError {
         }
     }
 
+    /// Names the wrong members as the request has them: where `place` says they are, or what is around them there.
+    #[must_use]
+    pub fn placed<T: Serialize>(mut self, request: &T, place: impl Fn(&str) -> String) -> Self {
+        let request = serde_json::to_value(request).unwrap_or_default();
+        for field in &mut self.fields {
+            let pointer = place(&field.pointer);
+            let mut around = pointer.as_str();
+            while request.pointer(around).is_none() {
+                around = around.rsplit_once('/').map_or("", |(outer, _)| outer);
+            }
+            field.pointer = around.to_owned();
+        }
+        self
+    }
+
     /// No such VM.
     pub fn no_vm(name: &Name) -> Self {
         Self::new(ErrorKind::VmNotFound, format!("There is no VM `{name}`"))
@@ -141,9 +157,41 @@ impl ServiceError {
 
 impl From<ManifestError> for ServiceError {
     fn from(error: ManifestError) -> Self {
+        let kind = if error.only_unsupported {
+            ErrorKind::NotImplemented
+        } else {
+            ErrorKind::Invalid
+        };
         Self {
             fields: error.problems.clone(),
-            ..Self::new(ErrorKind::Invalid, error.to_string())
+            ..Self::new(kind, error.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn wrong_members_are_named_as_the_request_has_them() {
+        let request =
+            json!({"name": "a", "cpu_cores": 9, "config": {"disks": [{"path": "/x"}], "a/b": 1}});
+        let table = [
+            ("/disks/0/path", "/config/disks/0/path"),
+            ("/disks/0/name", "/config/disks/0"),
+            ("/disks/3/name", "/config/disks"),
+            ("/resources/memory_mb", "/config"),
+            ("/a~1b", "/config/a~1b"),
+        ];
+        for (pointer, expected) in table {
+            let error = ServiceError::field(pointer, "no");
+            let placed = error.placed(&request, |pointer| format!("/config{pointer}"));
+            assert_eq!(placed.fields[0].pointer, expected, "{pointer}");
+        }
+        let error = ServiceError::field("/env", "no").placed(&request, str::to_owned);
+        assert_eq!(error.fields[0].pointer, "");
     }
 }

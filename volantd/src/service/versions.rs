@@ -89,7 +89,9 @@ struct Numbered<'a> {
 impl<'a> Numbered<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let text = text.strip_prefix('v').unwrap_or(text);
-        let text = text.split_once('+').map_or(text, |(version, _build)| version);
+        let text = text
+            .split_once('+')
+            .map_or(text, |(version, _build)| version);
         let (numbers, pre_release) = match text.split_once('-') {
             Some((numbers, pre_release)) => (numbers, Some(pre_release)),
             None => (text, None),
@@ -98,7 +100,10 @@ impl<'a> Numbered<'a> {
             let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| part.parse().ok()).flatten()
         };
-        let mut numbers = numbers.split('.').map(number).collect::<Option<Vec<u64>>>()?;
+        let mut numbers = numbers
+            .split('.')
+            .map(number)
+            .collect::<Option<Vec<u64>>>()?;
         // `1.0` is `1`.
         while numbers.last() == Some(&0) {
             numbers.pop();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::api::{ConfigApi, CreateVm, Vm, VmConfig, VmStatus};
+use common::api::{ConfigApi, ConfigPatch, CreateVm, Vm, VmConfig, VmStatus};
 use common::name::Name;
 
 use super::configs::refuse_other_plugin;
@@ -17,14 +17,29 @@ impl Service {
     ///
     /// # Errors
     /// If the request does not fit plugin or host; nothing is recorded then.
-    pub async fn create_vm(&self, request: CreateVm, arrived: Instant) -> Result<Vm, ServiceError> {
-        let plugin = self.find_enabled_plugin(&request.plugin).await?;
-        if self.parts.registry.get(&request.name).is_ok() {
-            return Err(MachineError::Exists { name: request.name }.into());
+    pub async fn create_vm(
+        &self,
+        mut request: CreateVm,
+        arrived: Instant,
+    ) -> Result<Vm, ServiceError> {
+        request.config = request.config.map(ConfigPatch::without_empty);
+        let created = self.create_chosen(&request, arrived).await;
+        created.map_err(|error| error.placed(&request, |pointer| place(&request, pointer)))
+    }
+
+    /// As [`Service::create_vm`]; wrong members are named as the configuration has them.
+    async fn create_chosen(
+        &self,
+        request: &CreateVm,
+        arrived: Instant,
+    ) -> Result<Vm, ServiceError> {
+        let plugin = self.find_enabled_plugin(plugin_of(request)?).await?;
+        let name = request.name.clone();
+        if self.parts.registry.get(&name).is_ok() {
+            return Err(MachineError::Exists { name }.into());
         }
         self.check_vm_count()?;
-        let name = request.name.clone();
-        let config = chosen(request, &plugin)?;
+        let config = chosen(request.clone(), &plugin)?;
         self.check_config(&config)?;
         if config.kernel_override.is_none() {
             self.check_kernel()?;
@@ -219,11 +234,40 @@ impl Service {
     }
 }
 
+/// The plugin that a creator means.
+fn plugin_of(request: &CreateVm) -> Result<&Name, ServiceError> {
+    let config = request.config.as_ref();
+    let in_config = || config.and_then(|config| config.plugin.as_ref());
+    let in_manifest = || config.and_then(|config| Some(&config.manifest.as_ref()?.name));
+    let named = request.plugin.as_ref();
+    named
+        .or_else(in_config)
+        .or_else(in_manifest)
+        .ok_or_else(|| {
+            let detail = "The VM runs no plugin: name one as `plugin` or `config.plugin`";
+            ServiceError::field("", detail)
+        })
+}
+
+/// Where a request to create a VM has a member of the configuration: itself, or in its `config`.
+fn place(request: &CreateVm, pointer: &str) -> String {
+    let own = match pointer {
+        "/resources/cpu_cores" => request.cpu_cores.map(|_| "/cpu_cores"),
+        "/resources/memory_mb" => request.memory_mb.map(|_| "/memory_mb"),
+        "/runtime" => request.runtime.as_ref().map(|_| "/runtime"),
+        "/kernel_cmdline" => request.kernel_cmdline.as_ref().map(|_| "/kernel_cmdline"),
+        "/ephemeral" => request.ephemeral.map(|_| "/ephemeral"),
+        "/api/host" => request.api_host.as_ref().map(|_| "/api_host"),
+        _ => None,
+    };
+    own.map_or_else(|| format!("/config{pointer}"), str::to_owned)
+}
+
 /// The configuration that a creator chose: the request, else its `config`, else the plugin's manifest.
 fn chosen(request: CreateVm, plugin: &PluginRecord) -> Result<VmConfig, ServiceError> {
     let mut config = VmConfig::new(plugin.manifest.clone());
     if let Some(patch) = request.config {
-        refuse_other_plugin(&config, &patch, "/config/plugin")?;
+        refuse_other_plugin(&config, &patch, "/plugin")?;
         patch.apply(&mut config);
     }
     let resources = &mut config.resources;

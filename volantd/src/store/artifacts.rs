@@ -1,6 +1,6 @@
 //! Artifacts in the database: who needs which, and those that are kept for versions of plugins. The files are the artifact store's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use common::api::ArtifactUsers;
 use common::digest::Digest;
@@ -15,6 +15,13 @@ use super::{ArtifactRecord, Failed, Store, StoreError, parsed};
 pub(super) const USES: &str = "SELECT artifact, 'plugin' AS kind, name FROM plugins
     UNION SELECT artifact, 'plugin', plugin FROM plugin_artifacts
     UNION SELECT c.artifact, 'vm', v.name FROM vm_configs c JOIN vms v ON v.id = c.vm";
+
+/// The artifacts whose digest a plugin, a request or a VM's configuration names.
+const PINNED: &str = "SELECT artifact FROM plugins WHERE pinned
+    UNION SELECT artifact FROM plugin_artifacts WHERE pinned
+    UNION SELECT artifact FROM vm_configs WHERE artifact IN (
+        json_extract(config, '$.rootfs.checksum'), json_extract(config, '$.initramfs.checksum'),
+        json_extract(config, '$.manifest.rootfs.checksum'), json_extract(config, '$.manifest.initramfs.checksum'))";
 
 /// An artifact that is kept for a version of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +178,24 @@ impl Store {
                     added_at: parsed(&digest, "added_at", added_at.parse())?,
                 })
             });
+            read.collect::<Result<_, _>>().map_err(Failed::Value)
+        })
+        .await
+    }
+
+    /// The artifacts whose digest is named by somebody who needs them.
+    ///
+    /// # Errors
+    /// If the database fails, or a row cannot be read.
+    pub async fn pinned_artifacts(&self) -> Result<HashSet<Digest>, StoreError> {
+        self.run("list the pinned artifacts", |transaction| {
+            let mut statement = transaction.prepare(PINNED)?;
+            let rows = statement
+                .query_map([], |row| row.get::<_, String>(0))?
+                .collect::<Result<Vec<_>, _>>()?;
+            let read = rows
+                .into_iter()
+                .map(|digest| parsed(&digest, "artifact", digest.parse()));
             read.collect::<Result<_, _>>().map_err(Failed::Value)
         })
         .await

@@ -81,7 +81,7 @@ fn bad_requests_get_problem_documents() {
         .call("POST", "/api/v1/vms", "{")
         .is_problem(400, "invalid-request");
     let wrong = daemon.call("POST", "/api/v1/vms", r#"{"name": "No", "plugin": "x"}"#);
-    wrong.is_problem(422, "invalid-request");
+    wrong.is_problem(400, "invalid-request");
     assert_eq!(wrong.json()["errors"][0]["pointer"], "/name");
     daemon
         .call("POST", "/api/v1/vms", r#"{"name": "a", "plugin": "x"}"#)
@@ -98,13 +98,28 @@ fn bad_requests_get_problem_documents() {
         "/api/v1/plugins",
         &manifest(Path::new("/no/such/file")).to_string(),
     );
-    refused.is_problem(422, "invalid-request");
+    refused.is_problem(400, "invalid-request");
     assert!(
         refused.json()["detail"]
             .as_str()
             .unwrap()
             .contains("/no/such/file")
     );
+    // What may be there one day is told from what is wrong.
+    for (member, value) in [
+        ("cloud_init", json!({"user_data": {"content": "x"}})),
+        ("network", json!({"mode": "vsock"})),
+        ("network", json!({"mode": "dhcp"})),
+        ("disks", json!([{"name": "d", "source": "/x"}])),
+    ] {
+        let mut asked = manifest(Path::new("/no/such/file"));
+        asked[member] = value;
+        let refused = daemon.call("POST", "/api/v1/plugins", &asked.to_string());
+        refused.is_problem(501, "not-implemented");
+        asked["version"] = json!("");
+        let refused = daemon.call("POST", "/api/v1/plugins", &asked.to_string());
+        refused.is_problem(400, "invalid-request");
+    }
 }
 
 #[test]
@@ -135,15 +150,10 @@ fn a_plugin_can_be_installed_where_no_vm_can_run() {
         "{}",
         create.head
     );
-    for (field, value) in [
-        ("cpu_cores", 0),
-        ("cpu_cores", 1_000_000),
-        ("memory_mb", 0),
-        ("memory_mb", 4_000_000_000_u32),
-    ] {
+    for (field, value) in [("cpu_cores", 1_000_000), ("memory_mb", 4_000_000_000_u32)] {
         let body = json!({"name": "a", "plugin": "x", field: value}).to_string();
         let refused = daemon.call("POST", "/api/v1/vms", &body);
-        refused.is_problem(422, "invalid-request");
+        refused.is_problem(400, "invalid-request");
         assert_eq!(refused.json()["errors"][0]["pointer"], format!("/{field}"));
     }
     assert_eq!(

@@ -1,6 +1,9 @@
 //! The API of the real daemon about artifacts, the disk and requests that come twice.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use common::digest::Digest;
 use fledge::image::initramfs;
@@ -8,6 +11,7 @@ use fledge::tree::{Content, Node, Tree};
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
+use crate::netns::{self, Namespace};
 
 /// An initramfs whose content depends on `text`.
 fn artifact(folder: &Path, text: &str) -> (PathBuf, Digest) {
@@ -64,6 +68,8 @@ fn artifacts_are_kept_for_versions_of_plugins() {
     assert_eq!(listed(""), json!([kept]));
     assert_eq!(listed("?version=1"), json!([kept]));
     assert_eq!(listed("?version=7"), json!([]));
+    let stored = daemon.call("GET", &format!("/api/v1/artifacts/{digest}"), "");
+    assert_eq!(stored.json()["pinned"], true);
     let one = daemon.call("GET", &format!("{route}/boot?version=1"), "");
     assert_eq!(one.json(), kept);
     daemon
@@ -75,6 +81,8 @@ fn artifacts_are_kept_for_versions_of_plugins() {
     let put = json!({"Version": "1", "ArtifactName": "boot", "LocalPath": other});
     assert_eq!(daemon.call("POST", route, &put.to_string()).status, 201);
     assert_eq!(listed("")[0]["pinned"], false);
+    let stored = daemon.call("GET", "/api/v1/artifacts", "").json();
+    assert_eq!(stored[0]["pinned"], false);
     daemon
         .call("GET", &format!("/api/v1/artifacts/{digest}"), "")
         .is_problem(404, "artifact-not-found");
@@ -84,6 +92,44 @@ fn artifacts_are_kept_for_versions_of_plugins() {
         daemon.call("GET", "/api/v1/artifacts", "").json(),
         json!([])
     );
+}
+
+#[test]
+fn an_artifact_is_fetched_from_a_server() {
+    if !netns::can_run("an artifact of a server over the API") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (path, digest) = artifact(dir.path(), "one");
+    let content = fs_err::read(&path).unwrap();
+    let namespace = Namespace::new();
+    let listener = namespace.run(async || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let url = format!("http://{}/one.cpio", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+        while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+        let length = content.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        stream.write_all(&content).unwrap();
+    });
+    let daemon = Daemon::start_on_tcp(namespace, &[]);
+    let put = json!({
+        "Version": "1", "ArtifactName": "boot", "Kind": "initramfs", "SourceURL": url, "Checksum": digest, "Format": "raw"
+    });
+    let kept = daemon.call("POST", "/api/v1/plugins/x/artifacts", &put.to_string());
+    assert_eq!(kept.status, 201, "{kept:?}");
+    let kept = kept.json();
+    assert_eq!(
+        (&kept["SourceURL"], &kept["Checksum"], &kept["pinned"]),
+        (&json!(url), &json!(digest), &json!(true))
+    );
+    let stored = fs_err::read(kept["LocalPath"].as_str().unwrap()).unwrap();
+    assert_eq!(Digest::of(&stored), digest);
 }
 
 #[test]
@@ -107,11 +153,11 @@ fn wrong_artifacts_are_refused_and_leave_nothing() {
         put[member] = value;
         daemon
             .call("POST", route, &put.to_string())
-            .is_problem(422, code);
+            .is_problem(if code == "invalid-request" { 400 } else { 422 }, code);
     }
     daemon
         .call("POST", route, r#"{"version": "1"}"#)
-        .is_problem(422, "invalid-request");
+        .is_problem(400, "invalid-request");
     assert_eq!(
         daemon.call("GET", "/api/v1/artifacts", "").json(),
         json!([])
@@ -225,6 +271,7 @@ fn what_is_not_there_yet_says_so() {
         ("PATCH", "/api/v1/deployments/web"),
         ("POST", "/api/v1/vfio/devices/bind"),
         ("DELETE", "/api/v1/drift/routes/tcp/80"),
+        ("GET", "/ws/v1/vms/web/devtools/browser/1"),
     ] {
         let answer = daemon.call(method, path, "");
         answer.is_problem(501, "not-implemented");

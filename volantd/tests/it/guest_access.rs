@@ -330,7 +330,7 @@ async fn copies_stream_through_and_break_where_they_break() {
     let look = Request::head(files("/short")).body(Body::empty()).unwrap();
     assert_eq!(lab.call(look).await.headers()["x-volant-file-stat"], STAT);
     is_problem(lab.get(&files("/nothing")).await, 404, "not-found").await;
-    is_problem(lab.get(&files("x")).await, 422, "invalid-request").await;
+    is_problem(lab.get(&files("x")).await, 400, "invalid-request").await;
     is_problem(
         lab.get("/api/v1/vms/web/files").await,
         400,
@@ -452,6 +452,21 @@ async fn requests_are_passed_on_without_what_is_ours() {
     );
     assert_eq!(seen["headers"], json!(["cookie", "host", "x-request-id"]));
     assert_eq!(seen["host"], "guest");
+    for (method, path, uri) in [
+        ("OPTIONS", "v1/x", "/v1/x"),
+        ("OPTIONS", "", "/"),
+        ("GET", "?a=b", "/?a=b"),
+        ("POST", "", "/"),
+    ] {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/vms/web/agent/{path}"));
+        let seen = json_of(lab.call(request.body(Body::empty()).unwrap()).await).await;
+        assert_eq!(
+            (&seen["method"], &seen["uri"]),
+            (&json!(method), &json!(uri))
+        );
+    }
     for path in [
         "agent/status",
         "agent%2fstatus",

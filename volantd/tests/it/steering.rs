@@ -148,6 +148,7 @@ fn a_configuration_is_read_changed_and_rolled_back() {
         .call_with("PATCH", path, "If-Match: \"1\"\r\n", &body);
     late.is_problem(412, "version-mismatch");
     let vm = place.vm("web", "GET", "", "").json();
+    assert_eq!(vm.get("serial_socket"), None, "nothing runs");
     assert_eq!(
         (&vm["memory_mb"], &vm["config_version"]),
         (&json!(300), &json!(2))
@@ -182,42 +183,42 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     fs_err::write(place.path("elsewhere"), [0; 1024]).unwrap();
     let elsewhere = place.path("elsewhere");
     let refused = [
-        (json!({"memory": 1}), 422, "invalid-request", "/memory"),
-        (json!({"plugin": "y"}), 422, "invalid-request", "/plugin"),
+        (json!({"memory": 1}), 400, "invalid-request", "/memory"),
+        (json!({"plugin": "y"}), 400, "invalid-request", "/plugin"),
         (
             json!({"resources": {"cpu_cores": 0}}),
-            422,
+            400,
             "invalid-request",
-            "/cpu_cores",
+            "/resources/cpu_cores",
         ),
         (
             json!({"resources": {"memory_mb": 1}}),
-            422,
+            400,
             "invalid-request",
-            "/memory_mb",
+            "/resources/memory_mb",
         ),
-        (json!({"env": {"A=B": "x"}}), 422, "invalid-request", "/env"),
+        (json!({"env": {"A=B": "x"}}), 400, "invalid-request", "/env"),
         (
             json!({"kernel_override": elsewhere}),
-            422,
+            400,
             "invalid-request",
             "/kernel_override",
         ),
         (
             json!({"disks": [{"name": "d", "path": elsewhere}]}),
-            422,
+            400,
             "invalid-request",
             "/disks/0/path",
         ),
         (
             json!({"initramfs": {"url": "/no/such/file"}}),
-            422,
+            400,
             "invalid-request",
             "",
         ),
         (
             json!({"kernel_cmdline": "x".repeat(3000)}),
-            422,
+            400,
             "invalid-request",
             "/kernel_cmdline",
         ),
@@ -263,7 +264,7 @@ fn files_of_allowed_folders_are_given_to_a_vm() {
         .is_problem(409, "wrong-phase");
     place
         .vm("web", "POST", "/stop?grace_ms=99999999999", "")
-        .is_problem(422, "invalid-request");
+        .is_problem(400, "invalid-request");
     assert_eq!(place.vm("web", "DELETE", "", "").status, 204);
 }
 
@@ -317,7 +318,7 @@ fn a_vm_is_upgraded_and_goes_back() {
     assert_eq!(listed[0]["upgrade_available"], "2");
     place
         .vm("web", "POST", "/upgrade", r#"{"version": "3"}"#)
-        .is_problem(422, "invalid-request");
+        .is_problem(400, "invalid-request");
     let upgraded = place
         .vm("web", "POST", "/upgrade", r#"{"version": "2"}"#)
         .json();
@@ -468,4 +469,181 @@ fn waits_answer_when_their_goal_is_reached_or_cannot_be() {
     place
         .vm("web", "GET", "", "")
         .is_problem(404, "vm-not-found");
+}
+
+#[test]
+fn only_objects_are_taken_for_objects() {
+    let Some(place) = Place::new() else { return };
+    place.install("1");
+    place.create(&json!({"name": "web", "plugin": "x"}));
+    let post = |path: &str, body: &str| place.daemon.call("POST", path, body);
+    post("/api/v1/vms", r#"["arr", "x"]"#).is_problem(400, "invalid-request");
+    post("/api/v1/plugins", "[]").is_problem(400, "invalid-request");
+    post("/api/v1/plugins/x/enabled", "[false]").is_problem(400, "invalid-request");
+    for (method, path, body) in [
+        ("PATCH", "/config", "[]"),
+        ("PATCH", "/config", r#"{"resources": [1, 200]}"#),
+        ("PATCH", "/config", r#"{"initramfs": ["/x"]}"#),
+        ("POST", "/config/rollback", "[1]"),
+        ("POST", "/upgrade", "[]"),
+    ] {
+        let refused = place.vm("web", method, path, body);
+        refused.is_problem(400, "invalid-request");
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(
+            detail.contains("an object") && !detail.contains(" line "),
+            "{detail}"
+        );
+    }
+    assert_eq!(place.vm("web", "GET", "/config", "").json()["version"], 1);
+    let plugin = place.daemon.call("GET", "/api/v1/plugins/x", "").json();
+    assert_eq!(plugin["enabled"], true);
+    assert_eq!(place.vm("web", "DELETE", "", "").status, 204);
+}
+
+#[test]
+fn wrong_members_of_a_creation_are_named_where_they_are() {
+    let Some(place) = Place::new() else { return };
+    place.install("1");
+    let elsewhere = place.path("elsewhere");
+    fs_err::write(&elsewhere, [0; 1024]).unwrap();
+    let table = [
+        (json!({"cpu_cores": 999}), 400, "/cpu_cores"),
+        (json!({"memory_mb": 1}), 400, "/memory_mb"),
+        (json!({"runtime": "other"}), 400, "/runtime"),
+        (
+            json!({"kernel_cmdline": "x".repeat(3000)}),
+            400,
+            "/kernel_cmdline",
+        ),
+        (json!({"api_host": "name"}), 400, "/api_host"),
+        (
+            json!({"config": {"resources": {"cpu_cores": 999}}}),
+            400,
+            "/config/resources/cpu_cores",
+        ),
+        (
+            json!({"cpu_cores": 999, "config": {"resources": {"cpu_cores": 1}}}),
+            400,
+            "/cpu_cores",
+        ),
+        (
+            json!({"config": {"runtime": "other"}}),
+            400,
+            "/config/runtime",
+        ),
+        (json!({"config": {"plugin": "y"}}), 400, "/config/plugin"),
+        (json!({"config": {"env": {"A=B": "x"}}}), 400, "/config/env"),
+        (
+            json!({"config": {"kernel_override": elsewhere}}),
+            400,
+            "/config/kernel_override",
+        ),
+        (
+            json!({"config": {"disks": [{"name": "d", "path": elsewhere}]}}),
+            400,
+            "/config/disks/0/path",
+        ),
+        (
+            json!({"config": {"disks": [{"name": "NO", "path": elsewhere}]}}),
+            400,
+            "/config/disks/0/name",
+        ),
+        (
+            json!({"config": {"initramfs": {"url": "ftp://x"}}}),
+            400,
+            "/config/initramfs/url",
+        ),
+        (
+            json!({"config": {"network": {"mode": "vsock"}}}),
+            501,
+            "/config/network/mode",
+        ),
+        (
+            json!({"config": {"expose": [{"port": 80, "host_port": 80}]}}),
+            501,
+            "/config/expose/0/host_port",
+        ),
+        (
+            json!({"config": {"env": {"a/b~c": 7}}}),
+            400,
+            "/config/env/a~1b~0c",
+        ),
+    ];
+    for (members, status, pointer) in table {
+        let mut body = json!({"name": "web", "plugin": "x"});
+        for (name, value) in members.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let refused = place.daemon.call("POST", "/api/v1/vms", &body.to_string());
+        let code = if status == 501 {
+            "not-implemented"
+        } else {
+            "invalid-request"
+        };
+        refused.is_problem(status, code);
+        assert_eq!(
+            refused.json()["errors"][0]["pointer"],
+            pointer,
+            "{refused:?}"
+        );
+    }
+    let none = place
+        .daemon
+        .call("POST", "/api/v1/vms", r#"{"name": "web"}"#);
+    none.is_problem(400, "invalid-request");
+    let refused = place.daemon.call("GET", "/api/v1/vms?limit=x", "");
+    refused.is_problem(400, "invalid-request");
+    assert_eq!(
+        refused.json()["detail"],
+        "`limit` must be a number from 0 to 4294967295"
+    );
+}
+
+#[test]
+fn a_vm_is_created_as_clients_of_the_go_system_do() {
+    let Some(place) = Place::new() else { return };
+    place.install("1");
+    let manifest = place.daemon.call("GET", "/api/v1/plugins/x", "").json();
+    let bodies = [
+        json!({"name": "a", "config": {"plugin": "X"}}),
+        json!({"name": "b", "config": {"manifest": manifest}}),
+        json!({
+            "name": "c", "plugin": "", "runtime": "", "cpu_cores": 0, "memory_mb": 0, "kernel_cmdline": "", "api_host": "", "api_port": "",
+            "config": {
+                "plugin": "x", "runtime": "", "resources": {"cpu_cores": 0, "memory_mb": 0}, "kernel_override": "",
+                "initramfs": {"url": "", "checksum": ""}, "rootfs": {"url": "", "format": "raw"}
+            }
+        }),
+        json!({"name": "d", "plugin": "X", "api_host": "10.0.0.1", "api_port": "7777", "config": {"plugin": "x"}}),
+        json!({
+            "name": "e", "plugin": "x",
+            "config": {"api": {"host": "10.0.0.1", "port": "7777"}, "initramfs": {"url": place.artifact("own"), "checksum": ""}}
+        }),
+    ];
+    for body in &bodies {
+        place.create(body);
+        let name = body["name"].as_str().unwrap();
+        let vm = place.vm(name, "GET", "", "").json();
+        assert_eq!(
+            (&vm["plugin"], &vm["memory_mb"]),
+            (&json!("x"), &json!(128))
+        );
+    }
+    for name in ["d", "e"] {
+        let config = place.vm(name, "GET", "/config", "").json();
+        let api = json!({"host": "10.0.0.1", "port": 7777});
+        assert_eq!(config["config"]["api"], api);
+    }
+    let read = place.daemon.call_with(
+        "GET",
+        "/api/v1/vms/d/config",
+        "If-None-Match: \"1\"\r\n",
+        "",
+    );
+    assert_eq!((read.status, read.body.as_str()), (304, ""));
+    for body in bodies {
+        let name = body["name"].as_str().unwrap();
+        assert_eq!(place.vm(name, "DELETE", "", "").status, 204);
+    }
 }

@@ -135,7 +135,7 @@ async fn plan(context: &Context, client: &Client, args: &RunArgs) -> Result<Plan
     };
     let create = CreateVm {
         name,
-        plugin,
+        plugin: Some(plugin),
         runtime: None,
         cpu_cores: None,
         memory_mb: None,

@@ -26,13 +26,21 @@ pub fn artifact_table(artifacts: &[StoredArtifact], wide: bool, now: Timestamp) 
             vec![
                 digest.chars().take(length).collect(),
                 size(artifact.size_bytes),
+                pinned(artifact).to_owned(),
                 artifact.signature.as_str().to_owned(),
                 used_by(&artifact.used_by, wide),
                 age(&artifact.added_at, now),
             ]
         })
         .collect();
-    table::render(&["DIGEST", "SIZE", "SIGNATURE", "USED BY", "AGE"], &rows)
+    table::render(
+        &["DIGEST", "SIZE", "PINNED", "SIGNATURE", "USED BY", "AGE"],
+        &rows,
+    )
+}
+
+fn pinned(artifact: &StoredArtifact) -> &'static str {
+    if artifact.pinned { "yes" } else { "no" }
 }
 
 /// Names if there is room for them, else how many.
@@ -66,6 +74,7 @@ pub fn artifact_details(artifact: &StoredArtifact) -> String {
     table::details(&[
         ("Digest", artifact.digest.to_string()),
         ("Size", size(artifact.size_bytes)),
+        ("Pinned", pinned(artifact).to_owned()),
         ("Signature", artifact.signature.as_str().to_owned()),
         ("Added", artifact.added_at.clone()),
         ("Plugins", names(&artifact.used_by.plugins)),
@@ -129,6 +138,7 @@ mod tests {
             digest,
             size_bytes: 2048,
             added_at: "2026-11-23T10:00:00Z".to_owned(),
+            pinned: true,
             signature: SignatureState::Verified,
             used_by: ArtifactUsers {
                 plugins: vec!["caddy".parse().unwrap()],
@@ -137,8 +147,8 @@ mod tests {
         };
         let now = "2026-11-23T10:05:00Z".parse().unwrap();
         insta::assert_snapshot!(artifact_table(std::slice::from_ref(&artifact), false, now), @r"
-        DIGEST                SIZE      SIGNATURE   USED BY               AGE
-        sha256:e3b0c44298fc   2.0 KiB   verified    plugin caddy, 2 VMs   5m
+        DIGEST                SIZE      PINNED   SIGNATURE   USED BY               AGE
+        sha256:e3b0c44298fc   2.0 KiB   yes      verified    plugin caddy, 2 VMs   5m
         ");
         let wide = artifact_table(std::slice::from_ref(&artifact), true, now);
         assert!(wide.contains("plugin caddy, VMs a b"), "{wide}");

@@ -78,6 +78,17 @@ fn restarts(vm: &Vm) -> String {
     }
 }
 
+/// When a VM that waits to be started again is, and how long that is.
+fn next_start(vm: &Vm, now: Timestamp) -> String {
+    let Some(at) = &vm.restarts.next_at else {
+        return String::new();
+    };
+    let left_s = at
+        .parse::<Timestamp>()
+        .map_or(0, |at| at.as_second() - now.as_second());
+    format!(", again at {at} (in {} s)", left_s.max(0))
+}
+
 /// All that is known of a VM.
 pub fn vm_details(vm: &Vm, now: Timestamp) -> String {
     let mut rows = vec![
@@ -97,14 +108,15 @@ pub fn vm_details(vm: &Vm, now: Timestamp) -> String {
         (
             "Restarts",
             format!(
-                "VM {}, workload {}{}",
+                "VM {}, workload {}{}{}",
                 vm.restarts.vm,
                 vm.restarts.workload,
                 if vm.restarts.crash_loop {
                     ", in a crash loop"
                 } else {
                     ""
-                }
+                },
+                next_start(vm, now)
             ),
         ),
     ];
@@ -327,6 +339,16 @@ mod tests {
         Created       2026-11-23T10:00:00Z (5m ago)
         Changed       2026-11-23T10:00:02Z
         ");
+    }
+
+    #[test]
+    fn a_vm_in_back_off_says_when_it_starts_again() {
+        let mut vm = vm("web");
+        vm.status = VmStatus::Crashed;
+        vm.restarts.next_at = Some("2026-11-23T10:05:08Z".to_owned());
+        let details = vm_details(&vm, now());
+        let line = "VM 1, workload 2, again at 2026-11-23T10:05:08Z (in 8 s)";
+        assert!(details.contains(line), "{details}");
     }
 
     #[test]

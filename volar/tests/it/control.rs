@@ -392,7 +392,7 @@ fn the_store_and_the_disk_are_looked_at_and_cleaned() {
     let server = Server::unix(store());
     let out = server.volar(&["artifacts", "list"]).exits(0).out();
     assert!(
-        out.contains("sha256:aaaaaaaaaaaa   2.0 KiB   none        nothing"),
+        out.contains("sha256:aaaaaaaaaaaa   2.0 KiB   no       none        nothing"),
         "{out}"
     );
     server

@@ -19,7 +19,8 @@ fn each_problem_has_its_exit_code() {
         "/api/v1/vms/{code}",
         get(async |Path(code): Path<String>| {
             let status = match code.as_str() {
-                "invalid-request" | "checksum-mismatch" | "bad-signature" => 422,
+                "invalid-request" => 400,
+                "checksum-mismatch" | "bad-signature" => 422,
                 "vm-not-found" => 404,
                 "vm-exists" | "wrong-phase" => 409,
                 "unavailable" => 503,
@@ -62,10 +63,10 @@ fn wrong_members_and_hints_of_the_daemon_are_shown() {
     let router = Router::new().route(
         "/api/v1/vms",
         get(async || {
-            let body = json!({"type": "t", "title": "t", "status": 422, "detail": "The request is not valid",
+            let body = json!({"type": "t", "title": "t", "status": 400, "detail": "The request is not valid",
                 "error": "e", "code": "invalid-request", "hints": ["Do this"],
                 "errors": [{"pointer": "/cpu_cores", "detail": "This host has 2"}]});
-            (StatusCode::UNPROCESSABLE_ENTITY, Json(body))
+            (StatusCode::BAD_REQUEST, Json(body))
         }),
     );
     let ran = Server::unix(router).volar(&["vms", "list"]).exits(1);

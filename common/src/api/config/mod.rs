@@ -4,6 +4,7 @@
 //! Names are those of the Go system. What this version cannot do yet (devices, cloud-init, other networks, published ports) is
 //! kept and given back as long as it asks for nothing: see [`VmConfig::not_implemented`].
 
+pub(super) mod lenient;
 mod patch;
 mod rules;
 
@@ -113,8 +114,13 @@ pub struct ConfigResources {
 pub struct ConfigApi {
     /// Its IP address.
     pub host: String,
-    /// Its port, 7777 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Its port, as a number or a text; 7777 if not given.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::port"
+    )]
+    #[cfg_attr(feature = "openapi", schema(schema_with = super::vm::port_schema))]
     pub port: Option<u16>,
 }
 
@@ -126,7 +132,11 @@ pub struct ConfigInitramfs {
     /// `http(s)://`, `file://` or an absolute path.
     pub url: String,
     /// The SHA-256 that it must have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::digest"
+    )]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub checksum: Option<Digest>,
 }
@@ -139,11 +149,19 @@ pub struct ConfigRootfs {
     /// `http(s)://`, `file://` or an absolute path.
     pub url: String,
     /// The SHA-256 that it must have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::digest"
+    )]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub checksum: Option<Digest>,
-    /// The file system that it must hold; the content decides if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The file system that it must hold: `erofs`, `ext4` or `squashfs`. The content decides if not given, or if it is `raw`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::format"
+    )]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub format: Option<RootfsFormat>,
 }

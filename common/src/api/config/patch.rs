@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{ConfigApi, ConfigDisk, ConfigExpose, ConfigInitramfs, ConfigRootfs, VmConfig};
+use super::{
+    ConfigApi, ConfigDisk, ConfigExpose, ConfigInitramfs, ConfigRootfs, VmConfig, lenient,
+};
 use crate::manifest::{Manifest, RestartPolicy};
 use crate::name::Name;
 
@@ -16,12 +18,18 @@ use crate::name::Name;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ConfigPatch {
-    /// Must be the VM's plugin if given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Must be the VM's plugin if given, in whatever case.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::plugin"
+    )]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub plugin: Option<Name>,
-    /// Must be the plugin's runtime if given.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Must be the plugin's runtime if given, and not empty.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::text"
+    )]
     pub runtime: Option<String>,
     /// See [`VmConfig::manifest`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +124,27 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 impl ConfigPatch {
+    /// Without what clients of the Go system send for nothing when they create a VM: sizes of 0 and empty addresses. In a change of
+    /// a configuration these are mistakes.
+    #[must_use]
+    pub fn without_empty(mut self) -> Self {
+        let is_given = |text: &Option<String>| text.as_ref().is_none_or(|text| !text.is_empty());
+        self.resources = self.resources.map(|resources| ResourcesPatch {
+            cpu_cores: resources.cpu_cores.filter(|number| *number != Some(0)),
+            memory_mb: resources.memory_mb.filter(|number| *number != Some(0)),
+        });
+        self.kernel_override = self.kernel_override.filter(is_given);
+        let names = |api: &Option<ConfigApi>| api.as_ref().is_none_or(|api| !api.host.is_empty());
+        self.api = self.api.filter(names);
+        let names =
+            |boot: &Option<ConfigInitramfs>| boot.as_ref().is_none_or(|boot| !boot.url.is_empty());
+        self.initramfs = self.initramfs.filter(names);
+        let names =
+            |boot: &Option<ConfigRootfs>| boot.as_ref().is_none_or(|boot| !boot.url.is_empty());
+        self.rootfs = self.rootfs.filter(names);
+        self
+    }
+
     /// Changes `config`. A plugin that is not its own is the caller's to refuse.
     pub fn apply(self, config: &mut VmConfig) {
         #[expect(

@@ -79,9 +79,11 @@ impl VmConfig {
             let detail = format!("This must be at most {MAX_WAIT_MS} ms");
             wrong("/stop_grace_ms".to_owned(), detail);
         }
-        if self.metadata.len() > MAX_ENTRIES || self.env.len() > MAX_ENTRIES {
-            let detail = format!("At most {MAX_ENTRIES} entries are kept");
-            wrong("/metadata".to_owned(), detail);
+        for (pointer, entries) in [("/metadata", self.metadata.len()), ("/env", self.env.len())] {
+            if entries > MAX_ENTRIES {
+                let detail = format!("At most {MAX_ENTRIES} entries are kept");
+                wrong(pointer.to_owned(), detail);
+            }
         }
         for (index, expose) in self.expose.iter().enumerate() {
             if expose.port == 0 {
@@ -92,6 +94,15 @@ impl VmConfig {
         problems.extend(self.disk_problems());
         problems.extend(self.manifest_problems());
         problems
+    }
+
+    /// The JSON pointer of a member of what it boots, wherever that is named.
+    pub fn boot_pointer(&self, member: &str) -> String {
+        match (&self.rootfs, &self.initramfs) {
+            (Some(_), _) => format!("/rootfs/{member}"),
+            (None, Some(_)) => format!("/initramfs/{member}"),
+            (None, None) => format!("/manifest{}", self.manifest.artifact().kind.pointer(member)),
+        }
     }
 
     fn disk_problems(&self) -> Vec<FieldProblem> {
@@ -124,6 +135,7 @@ impl VmConfig {
         let placed = refused.problems.into_iter().map(|problem| {
             let pointer = match problem.pointer.strip_prefix("/workload/env") {
                 Some(rest) => format!("/env{rest}"),
+                None if problem.pointer.ends_with("/url") => self.boot_pointer("url"),
                 None => format!("/manifest{}", problem.pointer),
             };
             FieldProblem::new(pointer, problem.detail)

@@ -70,8 +70,10 @@ impl Driver {
         if is_loop != std::mem::replace(&mut self.observed.crash_loop, is_loop) {
             tracing::warn!(vm = %self.record.blueprint.name, ends, "vm is in a crash loop");
         }
-        self.note().await;
         let wait = self.relaunches.next();
+        let now = self.parts.clock.now();
+        self.observed.next_launch = now.checked_add(wait).ok();
+        self.note().await;
         if self.until_turned(waiting, sleep(wait)).await.is_some() {
             self.record.progress.restarts = self.record.progress.restarts.saturating_add(1);
             self.arrived = Instant::now();

@@ -125,9 +125,15 @@ fn a_vm_that_crashes_is_started_again_ever_more_slowly() {
             let vm = lab.until_status("web", VmStatus::Crashed).await;
             assert_eq!(vm.failure.unwrap().cause, "`qemu` was ended by signal 11");
             let began = Instant::now();
+            let waiting = lab.until("web", |vm| vm.restarts.next_at.is_some()).await;
+            assert_eq!(waiting.status, VmStatus::Crashed);
+            let next_at: jiff::Timestamp = waiting.restarts.next_at.unwrap().parse().unwrap();
+            assert!(next_at > waiting.updated_at.parse().unwrap());
             lab.until("web", |vm| vm.status != VmStatus::Crashed).await;
             waits.push(began.elapsed().as_secs());
             let vm = lab.until_healthy("web").await;
+            assert_eq!(vm.restarts.next_at, None);
+            assert!(vm.serial_socket.unwrap().ends_with("/console.sock"));
             assert_eq!(vm.restarts.vm, crash);
             assert!(vm.failure.is_some(), "it says why it crashed last");
         }

@@ -39,7 +39,7 @@ pub(in crate::commands) async fn run(
     }
     let request = CreateVm {
         name: args.name,
-        plugin: args.plugin,
+        plugin: Some(args.plugin.clone()),
         runtime: args.runtime,
         cpu_cores: args.cpu,
         memory_mb: args.memory,
@@ -54,7 +54,7 @@ pub(in crate::commands) async fn run(
     let first = if request.config.as_ref().is_some_and(names_artifact) {
         let mut progress = context.ui.progress(request.name.as_str());
         progress.phase("volantd takes up its configuration");
-        watched(&client, &request.plugin, &mut progress, call).await
+        watched(&client, &args.plugin, &mut progress, call).await
     } else {
         call.await
     };
