@@ -132,7 +132,7 @@ async fn dispatch(cli: Cli, surroundings: Surroundings) -> Result<(), CommandErr
     };
     let context = Context::new(Settings::resolve(&global, surroundings, talks)?);
     match command {
-        Some(command) if !version => commands::run(&context, &global, command).await,
+        Some(command) if !version => Box::pin(commands::run(&context, &global, command)).await,
         // clap shows the help when there is nothing at all.
         Some(_) | None => commands::version(&context).await,
     }

@@ -125,7 +125,7 @@ impl ServiceError {
             while request.pointer(around).is_none() {
                 around = around.rsplit_once('/').map_or("", |(outer, _)| outer);
             }
-            field.pointer = around.to_owned();
+            around.clone_into(&mut field.pointer);
         }
         self
     }
