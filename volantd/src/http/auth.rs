@@ -15,6 +15,10 @@ use super::problem::HttpError;
 /// What stands between the words of a header: `Bearer …`, `name=…; name="…"`.
 const BETWEEN_WORDS: [char; 4] = [' ', '\t', ',', ';'];
 
+/// Marks a request that came with a token in [`API_KEY_HEADER`], which clients take along wherever they are redirected to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyInOwnHeader;
+
 /// Checks what a caller presents.
 #[derive(Debug, Clone)]
 pub struct TokenCheck(pub Secret);
@@ -30,8 +34,11 @@ impl TokenCheck {
 
     /// Takes the token out of a request: nothing behind this needs it, and some requests are passed on to guests. Whatever header it is a
     /// word of goes as a whole; the workload's own credentials and cookies stay.
-    fn take_out(&self, headers: &mut HeaderMap) {
-        headers.remove(API_KEY_HEADER);
+    fn take_out(&self, request: &mut Request) {
+        if request.headers_mut().remove(API_KEY_HEADER).is_some() {
+            request.extensions_mut().insert(KeyInOwnHeader);
+        }
+        let headers = request.headers_mut();
         let holds_token = |value: &HeaderValue| {
             let text = String::from_utf8_lossy(value.as_bytes());
             let after_scheme = text.split_once(' ').map(|(_, rest)| rest.trim());
@@ -62,7 +69,7 @@ pub(super) async fn take_out(
     mut request: Request,
     next: Next,
 ) -> Response {
-    check.take_out(request.headers_mut());
+    check.take_out(&mut request);
     next.run(request).await
 }
 
@@ -79,7 +86,7 @@ pub(super) async fn require(
     next: Next,
 ) -> Response {
     if check.admits(request.headers()) {
-        check.take_out(request.headers_mut());
+        check.take_out(&mut request);
         return next.run(request).await;
     }
     let mut problem = HttpError::plain(
@@ -137,7 +144,8 @@ mod tests {
             (None, Some("Bearer abcd"), true),
         ];
         for (key, authorization, is_kept) in table {
-            let mut headers = HeaderMap::new();
+            let mut request = Request::new(axum::body::Body::empty());
+            let headers = request.headers_mut();
             for (name, value) in [(API_KEY_HEADER, key), ("authorization", authorization)] {
                 if let Some(value) = value {
                     headers.insert(name, HeaderValue::from_static(value));
@@ -146,7 +154,10 @@ mod tests {
             headers.append("cookie", HeaderValue::from_static("a=b"));
             headers.append("x-other", HeaderValue::from_static("1"));
             headers.append("x-other", HeaderValue::from_static("key=abc"));
-            check.take_out(&mut headers);
+            check.take_out(&mut request);
+            let travels = request.extensions().get::<KeyInOwnHeader>().is_some();
+            assert_eq!(travels, key.is_some());
+            let headers = request.headers();
             assert!(headers.contains_key("cookie") && !headers.contains_key("x-other"));
             assert_eq!(headers.get(API_KEY_HEADER), None);
             assert_eq!(

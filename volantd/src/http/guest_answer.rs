@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use axum::http::header::{
-    ALT_SVC, CONNECTION, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, STRICT_TRANSPORT_SECURITY,
-    UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    ALT_SVC, CONNECTION, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, REFRESH, SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use common::agent::hop::{HOP_BY_HOP, connection_options, names_upgrade};
 use common::api::Problem;
@@ -31,9 +31,12 @@ const MAX_CODE_CHARS: usize = 64;
 /// What a browser shows of a guest runs for itself: it has this daemon's address, and must not act in its name.
 const SANDBOX: &str = "sandbox allow-downloads allow-forms allow-popups allow-scripts";
 
-/// Fields by which one answer would decide about all that has this daemon's address.
-const ABOUT_THE_WHOLE_ORIGIN: [HeaderName; 6] = [
+/// Fields by which one answer would decide about all that has this daemon's address, or send a browser there. The cookies of one workload
+/// would go to all others.
+const ABOUT_THE_WHOLE_ORIGIN: [HeaderName; 8] = [
     ALT_SVC,
+    REFRESH,
+    SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
     HeaderName::from_static("clear-site-data"),
     HeaderName::from_static("nel"),
@@ -153,6 +156,8 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("strict-transport-security", "max-age=9"),
             ("clear-site-data", "*"),
+            ("set-cookie", "a=b"),
+            ("refresh", "0; url=/api/v1/vms"),
             ("content-security-policy", "default-src 'none'"),
             ("x-kept", "1"),
         ]);

@@ -21,6 +21,7 @@ mod openapi;
 mod plugins;
 mod problem;
 mod proxy;
+mod redirection;
 mod requests;
 mod stats;
 mod system;

@@ -1,15 +1,17 @@
 //! `/api/v1/vms/{name}/agent/…`: requests to the workload, passed on through the agent, streamed both ways with any change of protocol.
 //!
 //! Only the agent's public paths lead through: `v1` for the workload, and `healthz`. What changes the guest needs its secret, which stays
-//! in this daemon. Nothing is read, kept, tried twice or redirected.
+//! in this daemon. Nothing is read, kept or tried twice. All workloads have this daemon's address in a browser, so that cookies are not
+//! passed on, either way.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Request, State};
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
@@ -25,8 +27,10 @@ use tokio::time::timeout;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::KeyInOwnHeader;
 use super::guest_answer::{contain, remove_hop_by_hop, set_upgrade, wanted_upgrade};
 use super::problem::HttpError;
+use super::redirection::Vantage;
 use crate::agent::{GuestBody, Trust, upgraded};
 use crate::limits::RequestLimits;
 use crate::service::{GuestWay, Hold, Service, Way};
@@ -87,7 +91,9 @@ macro_rules! passed_on {
         /// Passes a request on to the workload of a VM
         ///
         /// With `v1/…` the workload gets the rest of the path, below the path of its `base_url`; `healthz` is the agent's own. Bodies stream,
-        /// WebSocket and other changes of protocol go through. A browser shows what comes in a sandbox.
+        /// WebSocket and other changes of protocol go through. A browser shows what comes in a sandbox. Cookies are not passed on, either way,
+        /// and a redirect within the workload leads below this path. One to another host goes only to a client on TCP that has its token in
+        /// `Authorization`, which clients do not take along.
         #[utoipa::path(
             $method,
             path = "/api/v1/vms/{name}/agent/{*path}",
@@ -140,6 +146,7 @@ async fn forward(
     let client = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     parts.uri = guest_uri(&path, &parts.uri)?;
+    let vantage = vantage(&way, &parts);
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     make_foreign(&mut parts.headers);
@@ -163,7 +170,24 @@ async fn forward(
     let (mut parts, body) = answer.into_parts();
     parts.extensions.clear();
     contain(&mut parts.headers);
+    vantage.redirect(&mut parts.headers);
     Ok((parts.status, parts.headers, Body::new(way.streaming(body))).into_response())
+}
+
+/// From where the client sees what the guest will answer; `asked` is its request, with the path in the guest.
+fn vantage(way: &GuestWay, asked: &Parts) -> Vantage {
+    let host = asked.headers.get(HOST).and_then(|host| host.to_str().ok());
+    // Only TCP has an address.
+    let is_remote = asked.extensions.get::<ConnectInfo<SocketAddr>>().is_some();
+    let has_own_header = asked.extensions.get::<KeyInOwnHeader>().is_some();
+    Vantage {
+        name: way.name().clone(),
+        base_url: way.base_url().map(str::to_owned),
+        guest: way.address(),
+        asked: asked.uri.clone(),
+        host: host.map(str::to_owned),
+        may_leave: is_remote && !has_own_header,
+    }
 }
 
 /// The path in the guest, with the query as it was.
@@ -184,6 +208,7 @@ fn make_foreign(headers: &mut HeaderMap) {
     headers.remove(API_KEY_HEADER);
     headers.remove(SECRET_HEADER);
     headers.remove("proxy-authorization");
+    headers.remove(COOKIE);
     // As the token's check leaves it: a workload's own credentials are passed on, marked so that no log shows them.
     if let Some(value) = headers.get_mut(AUTHORIZATION) {
         value.set_sensitive(true);
@@ -194,7 +219,7 @@ fn make_foreign(headers: &mut HeaderMap) {
 fn switch(way: GuestWay, client: OnUpgrade, answer: hyper::Response<GuestBody>) -> Response {
     let mut headers = answer.headers().clone();
     let protocol = headers.get(UPGRADE).cloned();
-    remove_hop_by_hop(&mut headers);
+    contain(&mut headers);
     let protocol = protocol.unwrap_or(HeaderValue::from_static("websocket"));
     set_upgrade(&mut headers, protocol);
     let hold = way.hold();
@@ -267,6 +292,6 @@ mod tests {
         make_foreign(&mut headers);
         let mut left: Vec<_> = headers.keys().map(axum::http::HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["authorization", "cookie"]);
+        assert_eq!(left, ["authorization"]);
     }
 }

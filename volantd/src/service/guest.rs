@@ -2,6 +2,7 @@
 //! clients nor a guest that stalls can use the daemon up. What is said on a way is not read here.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -229,6 +230,17 @@ impl GuestWay {
     /// The VM's name.
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// Where the workload answers in the guest, if it does.
+    pub fn base_url(&self) -> Option<&str> {
+        let workload = &self.guest.live.blueprint.manifest.workload;
+        workload.base_url.as_deref()
+    }
+
+    /// The guest's address.
+    pub fn address(&self) -> IpAddr {
+        self.guest.live.endpoint.ip.into()
     }
 }
 
