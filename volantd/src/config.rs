@@ -16,7 +16,7 @@ use common::guest_config::Secret;
 use common::net::Subnet;
 use serde::Deserialize;
 
-use crate::access::Access;
+use crate::access::{Access, Origins};
 use crate::limits::{self, Limits};
 use crate::signature::Signatures;
 use crate::vmm::detect::Wish;
@@ -59,6 +59,11 @@ pub enum ConfigError {
         /// The address.
         listen: SocketAddr,
     },
+    /// Any page that a browser on this host shows, or a listed one that is not what it was, could drive the daemon.
+    #[error(
+        "Web pages could use the API (`cors_origins`) without a token; name a token file (`token_file`), or no pages"
+    )]
+    OpenToPages,
 }
 
 /// Where a value came from.
@@ -367,6 +372,14 @@ fn resolve(
     {
         return Err(ConfigError::OpenListener { listen });
     }
+    let access = read.access()?;
+    if api_listen.is_some()
+        && token_file.is_none()
+        && api_key.is_none()
+        && access.origins != Origins::default()
+    {
+        return Err(ConfigError::OpenToPages);
+    }
     let subnet: Subnet = read.parse("subnet", "an IPv4 subnet such as 192.168.127.0/24")?;
     let host_ip: Ipv4Addr = read.parse("host_ip", "an IPv4 address")?;
     if !subnet.has_host(host_ip) {
@@ -380,7 +393,7 @@ fn resolve(
         },
         runtime_dir: read.path("runtime_dir")?,
         api_socket: read.path("api_socket")?,
-        access: read.access()?,
+        access,
         limits: read.limits()?,
         bridge: read.interface("bridge")?,
         hypervisor: read.choice(
@@ -416,7 +429,6 @@ fn resolve(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Origins;
 
     fn run(
         flags: &Flags,
@@ -560,6 +572,31 @@ mod tests {
             run(&Flags::default(), "", &env[..1]).is_ok(),
             "with a token it may listen anywhere"
         );
+    }
+
+    #[test]
+    fn pages_need_a_token() {
+        for origins in ["*", "http://localhost:3000"] {
+            let text = |listen: &str| {
+                format!(
+                    "cors_origins = \"{origins}\"\ntoken_file = \"none\"\napi_listen = \"{listen}\""
+                )
+            };
+            let run = |text: &str| run(&Flags::default(), text, &[]);
+            let refused = run(&text("127.0.0.1:7777"));
+            assert!(matches!(refused, Err(ConfigError::OpenToPages)));
+            assert!(run(&text("none")).is_ok(), "no page reaches the socket");
+            let key = Some(Secret::from_stored("x".repeat(40)));
+            let path = Path::new("volantd.toml");
+            let with_key = resolve(
+                &Flags::default(),
+                &text("127.0.0.1:7777"),
+                path,
+                &|_| None,
+                key,
+            );
+            assert!(with_key.is_ok());
+        }
     }
 
     #[test]

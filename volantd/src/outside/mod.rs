@@ -2,6 +2,7 @@
 //! read what only this host can reach. Knows no files, follows no proxy, keeps nothing.
 
 mod address;
+mod own;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, Url};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
+
+use crate::machine::ports::BoxFuture;
 
 /// How long all of it may take: names, connections, redirects and the document.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
@@ -81,6 +84,7 @@ pub enum OutsideError {
 #[derive(Debug, Clone, Copy)]
 pub struct Outside {
     admits: fn(IpAddr) -> bool,
+    is_own: fn(IpAddr) -> BoxFuture<'static, bool>,
     max_document_bytes: usize,
 }
 
@@ -89,6 +93,7 @@ impl Outside {
     pub fn new(max_document_bytes: usize) -> Self {
         Self {
             admits: address::is_public,
+            is_own: own::is_own,
             max_document_bytes,
         }
     }
@@ -125,7 +130,7 @@ impl Outside {
     async fn ask(&self, target: &Target) -> Result<Response, OutsideError> {
         let host = || target.host.clone();
         let addresses = target.addresses().await?;
-        if addresses.is_empty() || !addresses.iter().all(|found| (self.admits)(found.ip())) {
+        if addresses.is_empty() || !self.admits_all(&addresses).await {
             return Err(OutsideError::NotPublic { host: host() });
         }
         let name = target.host.clone();
@@ -143,6 +148,15 @@ impl Outside {
             .send()
             .await
             .map_err(unreachable)
+    }
+
+    async fn admits_all(&self, addresses: &[SocketAddr]) -> bool {
+        for found in addresses {
+            if !(self.admits)(found.ip()) || (self.is_own)(found.ip()).await {
+                return false;
+            }
+        }
+        true
     }
 
     async fn read(&self, mut response: Response, host: &str) -> Result<Vec<u8>, OutsideError> {

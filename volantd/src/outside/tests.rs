@@ -11,12 +11,13 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// Lets everything through but the address that tests redirect to.
 /// The largest document.
 const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
+/// Lets everything through but the address that tests redirect to.
 const LENIENT: Outside = Outside {
     admits: |address| address != IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)),
+    is_own: |_| Box::pin(std::future::ready(false)),
     max_document_bytes: MAX_DOCUMENT_BYTES,
 };
 
@@ -86,6 +87,20 @@ async fn what_is_inside_is_not_asked() {
             "{host}: {error}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_public_address_of_this_host_is_not_asked() {
+    let server = server().await;
+    let outside = Outside {
+        is_own: own::is_own,
+        ..LENIENT
+    };
+    let error = outside
+        .fetch(&format!("{server}/document"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, OutsideError::NotPublic { .. }), "{error}");
 }
 
 #[tokio::test]
