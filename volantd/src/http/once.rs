@@ -3,28 +3,32 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
+use axum::extract::{FromRequestParts as _, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use common::api::IDEMPOTENCY_KEY_HEADER;
 use common::digest::Digest;
 
-use super::body::body;
+use super::body::{QueryOf, body};
+use super::detached::to_its_end;
 use super::problem::HttpError;
-use crate::cause::Cause;
+use super::vms::WaitQuery;
 use crate::service::{ErrorKind, KeptAnswer, Service, ServiceError};
-use crate::task;
+
+/// The route that makes VMs.
+const VMS: &str = "/api/v1/vms";
 
 /// The routes that heed a key.
-const PATHS: [&str; 2] = ["/api/v1/vms", "/api/v1/plugins"];
+const PATHS: [&str; 2] = [VMS, "/api/v1/plugins"];
 
 /// The longest key in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// The largest answer that is kept, in bytes: a VM with its manifest, with room.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// The largest answer that is kept, in bytes: a VM with its manifest, with room. A larger one is given and not kept.
+const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 
 /// Says that an answer was given before.
 const REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -50,31 +54,69 @@ async fn answer(
     next: Next,
 ) -> Result<Response, HttpError> {
     let key = read_key(&key)?;
-    let (parts, content) = request.into_parts();
+    let (mut parts, content) = request.into_parts();
     let bytes = body(Request::from_parts(parts.clone(), content), &()).await?;
-    let named = [parts.uri.path().as_bytes(), b"\n", &bytes].concat();
+    let wait = take_wait(&mut parts).await?;
+    let (method, path) = (parts.method.as_str(), parts.uri.path());
+    let named = [method.as_bytes(), b" ", path.as_bytes(), b"\n", &bytes].concat();
     let named = Digest::of(&named).to_string();
     let alone = service.alone_with(&key).await;
-    if let Some(kept) = service.kept_answer(&key).await? {
+    let (response, is_replayed) = if let Some(kept) = service.kept_answer(&key).await? {
         if kept.request != named {
             let message = "This idempotency key was used for another request";
             return Err(ServiceError::new(ErrorKind::IdempotencyMismatch, message)
                 .hint("Use a new key for each new request")
                 .into());
         }
-        return Ok(replay(kept));
-    }
-    let request = Request::from_parts(parts, Body::from(bytes));
-    let work = async move {
-        let response = next.run(request).await;
-        let response = keep(&service, &key, named, response).await;
         drop(alone);
-        response
+        (replay(kept), true)
+    } else {
+        let request = Request::from_parts(parts, Body::from(bytes));
+        let keeper = Arc::clone(&service);
+        let work = async move {
+            let response = next.run(request).await;
+            let response = keep(&keeper, &key, named, response).await;
+            drop(alone);
+            response
+        };
+        (to_its_end(work).await?, false)
     };
-    let done = task::spawn("request", Cause::current().scope(work)).await;
-    // Not joined: the daemon ends, or the work panicked, which its task has reported.
-    let interrupted = || ServiceError::new(ErrorKind::Internal, "The request was interrupted");
-    done.map_err(|_| interrupted())?
+    let mut response = waited(&service, wait, response).await?;
+    if is_replayed {
+        let yes = HeaderValue::from_static("true");
+        response.headers_mut().insert(REPLAYED_HEADER, yes);
+    }
+    Ok(response)
+}
+
+/// Takes what the client waits for out of a request: its answer is kept before that, and whoever comes again waits again.
+async fn take_wait(parts: &mut Parts) -> Result<WaitQuery, HttpError> {
+    if parts.uri.path() != VMS {
+        return Ok(WaitQuery::default());
+    }
+    let QueryOf(wait) = QueryOf::from_request_parts(parts, &()).await?;
+    // All that its query has.
+    parts.uri = Uri::from_static(VMS);
+    Ok(wait)
+}
+
+/// The answer, once the VM that it is about is where the client wants it.
+async fn waited(
+    service: &Service,
+    wait: WaitQuery,
+    response: Response,
+) -> Result<Response, HttpError> {
+    if !wait.waits() || response.status() != StatusCode::CREATED {
+        return Ok(response);
+    }
+    let unreadable = |error: axum::Error| {
+        ServiceError::new(ErrorKind::Internal, "The answer cannot be read").caused(error)
+    };
+    // What this daemon has just written, or kept.
+    let bytes = to_bytes(response.into_body(), usize::MAX).await;
+    let vm = serde_json::from_slice(&bytes.map_err(unreadable)?);
+    let vm = vm.map_err(|error| unreadable(axum::Error::new(error)))?;
+    wait.created(service, vm).await
 }
 
 fn read_key(key: &HeaderValue) -> Result<String, HttpError> {
@@ -98,8 +140,13 @@ async fn keep(
     if !response.status().is_success() {
         return Ok(response);
     }
+    let length = response.body().size_hint().upper();
+    if length.is_none_or(|length| length > MAX_ANSWER_BYTES) {
+        tracing::warn!("answer too large to be kept");
+        return Ok(response);
+    }
     let (parts, content) = response.into_parts();
-    let bytes: Bytes = to_bytes(content, MAX_ANSWER_BYTES).await.map_err(|error| {
+    let bytes: Bytes = to_bytes(content, usize::MAX).await.map_err(|error| {
         ServiceError::new(ErrorKind::Internal, "The answer cannot be read").caused(error)
     })?;
     let answer = KeptAnswer {
@@ -113,13 +160,6 @@ async fn keep(
 
 fn replay(kept: KeptAnswer) -> Response {
     let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK);
-    let mut response = (status, kept.body).into_response();
-    for (name, value) in [
-        (header::CONTENT_TYPE, "application/json"),
-        (REPLAYED_HEADER, "true"),
-    ] {
-        let value = HeaderValue::from_static(value);
-        response.headers_mut().insert(name, value);
-    }
-    response
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (status, json, kept.body).into_response()
 }

@@ -37,7 +37,7 @@ pub(super) struct ShowQuery {
 }
 
 /// Query of whatever changes where a VM is. What is asked for goes on when the wait for it is over.
-#[derive(Debug, Clone, Copy, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WaitQuery {
     /// Answer once the VM is there.
@@ -55,6 +55,17 @@ impl WaitQuery {
         };
         let limit = self.timeout.unwrap_or_default().duration();
         Ok(service.wait_for_vm(&vm.name, goal, limit).await?)
+    }
+
+    /// The answer to a creation that is done, once the VM is where the query wants it.
+    pub(super) async fn created(self, service: &Service, vm: Vm) -> Result<Response, HttpError> {
+        let vm = self.settle(service, vm).await?;
+        Ok(answered(StatusCode::CREATED, vm))
+    }
+
+    /// Whether the query wants anything.
+    pub(super) const fn waits(self) -> bool {
+        self.wait.is_some()
     }
 }
 
@@ -138,10 +149,7 @@ async fn create(
 ) -> Result<Response, HttpError> {
     let (arrived, creating) = (Instant::now(), Arc::clone(&service));
     let vm = to_its_end(async move { creating.create_vm(request, arrived).await }).await?;
-    Ok(answered(
-        StatusCode::CREATED,
-        wait.settle(&service, vm).await?,
-    ))
+    wait.created(&service, vm).await
 }
 
 /// A VM, now or once it changes

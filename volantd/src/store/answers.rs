@@ -10,16 +10,24 @@ use super::{Store, StoreError};
 /// How long an answer is kept.
 pub const ANSWER_AGE: Duration = Duration::from_hours(24);
 
+/// What the bodies of all answers may take, in bytes: many small ones, or a few with large manifests. The oldest go first.
+pub(super) const MAX_KEPT_BYTES: u32 = 64 * 1024 * 1024;
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptAnswer {
-    /// Names what was asked: method, path and body. The same key must not be used for something else.
+    /// The digest of what was asked: method, path and body. The same key must not be used for something else. How long a client waits for
+    /// what it asked for is no part of it.
     pub request: String,
     /// The HTTP status.
     pub status: u16,
     /// The body.
     pub body: Vec<u8>,
 }
+
+const TRIM_BYTES: &str = "DELETE FROM answers WHERE rowid IN (
+    SELECT rowid FROM (SELECT rowid, SUM(LENGTH(body)) OVER (ORDER BY rowid DESC) AS bytes FROM answers)
+    WHERE bytes > ?1)";
 
 impl Store {
     /// What a key was answered, if it is kept still.
@@ -71,6 +79,7 @@ impl Store {
                      OR key NOT IN (SELECT key FROM answers ORDER BY answered_at_ms DESC LIMIT ?2)",
                 params![oldest_ms(now), kept],
             )?;
+            transaction.execute(TRIM_BYTES, [MAX_KEPT_BYTES])?;
             Ok(())
         })
         .await

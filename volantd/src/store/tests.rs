@@ -14,6 +14,7 @@ use common::name::Name;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
+use super::answers::MAX_KEPT_BYTES;
 use super::migrations::run_these;
 use super::{
     ANSWER_AGE, ArtifactRecord, KeptAnswer, KeptArtifact, PluginRecord, Store, StoreError,
@@ -601,6 +602,24 @@ async fn an_artifact_of_a_version_and_name_is_replaced() {
         store.forget_unused_artifacts().await.unwrap(),
         [Digest::of(b"a")]
     );
+}
+
+#[tokio::test]
+async fn answers_take_only_so_many_bytes() {
+    let (_dir, store) = store();
+    let half = usize::try_from(MAX_KEPT_BYTES / 2).unwrap();
+    for key in ["a", "b", "c"] {
+        let answer = KeptAnswer {
+            request: key.to_owned(),
+            status: 201,
+            body: vec![b'x'; half],
+        };
+        store.keep_answer(key, answer, at(1)).await.unwrap();
+    }
+    for (key, is_kept) in [("a", false), ("b", true), ("c", true)] {
+        let found = store.answer(key, at(1)).await.unwrap();
+        assert_eq!(found.is_some(), is_kept, "{key}");
+    }
 }
 
 #[tokio::test]
