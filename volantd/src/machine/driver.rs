@@ -124,6 +124,8 @@ pub(super) struct Driver {
     relaunches: Backoff,
     up_since: Option<Instant>,
     deleters: Vec<Reply>,
+    /// How long the guest that ends may still take, where a request said so while it ended.
+    hurried: Option<Duration>,
     /// Whether the guest's CPUs stand still, as far as is known.
     cpus: Cpus,
     /// Who waits until they do, or do not any more.
@@ -163,6 +165,7 @@ impl Driver {
             relaunches: Backoff::new(FIRST_RELAUNCH, SLOWEST_RELAUNCH),
             up_since: None,
             deleters: Vec::new(),
+            hurried: None,
             cpus: Cpus::Going,
             movers: Vec::new(),
             last_heard: None,
@@ -400,6 +403,7 @@ impl Driver {
     }
 
     async fn answer(&mut self, command: Asked) {
+        self.hurry(&command);
         let answer = match admit(self.state(), command.request) {
             Admission::Accepted(next) => self
                 .accept(next, &command)

@@ -1,12 +1,13 @@
 //! Takes a VM down, and keeps it there: `Stopping`, `Stopped`, `Failed`, `Crashed` and `Deleting`.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::agent::tcp_port_beside;
 use common::api::Failure;
 use common::error_chain::Chain;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::super::backoff::Backoff;
 use super::super::blueprint::Blueprint;
@@ -15,9 +16,10 @@ use super::super::outcome::step_failure;
 use super::super::plan::{self, Step, word};
 use super::super::ports::{GuestEndpoint, StepError};
 use super::super::record::Durability;
-use super::super::state::Event;
+use super::super::requests::Request;
+use super::super::state::{Event, Phase};
 use super::super::steps;
-use super::{CRASH_LOOP_ENDS, Driver};
+use super::{Asked, CRASH_LOOP_ENDS, Driver, receive};
 
 /// How long undoing one step may take. Ending a VMM by SIGKILL alone may need 25 s, and its network as long again on a busy host.
 const UNDO_DEADLINE: Duration = Duration::from_mins(1);
@@ -138,19 +140,17 @@ impl Driver {
             return;
         };
         self.may_have_agent = false;
+        self.hurried = None;
         self.show_activity(word::GUEST);
         if !self.wake(instance.as_ref()).await {
             tracing::warn!(vm = %self.record.blueprint.name, "guest cannot go on and is ended without grace");
             return;
         }
         let (guest, endpoint) = (Arc::clone(&self.parts.guest), self.endpoint());
-        let blueprint = &self.record.blueprint;
-        let asked = self.record.progress.grace_ms;
-        let chosen = asked
-            .map(Duration::from_millis)
-            .or_else(|| blueprint.stop_grace_ms.map(Duration::from_millis));
-        let grace = chosen
-            .unwrap_or_else(|| Duration::from_millis(blueprint.manifest.workload.stop_grace_ms));
+        let asked = self.record.progress.grace_ms.map(Duration::from_millis);
+        let configured = self.record.blueprint.stop_grace_ms;
+        let chosen = asked.or_else(|| configured.map(Duration::from_millis));
+        let grace = asked.unwrap_or_else(|| self.configured_grace());
         let asked =
             async move { timeout(SHUTDOWN_DEADLINE, guest.shutdown(&endpoint, chosen)).await };
         match self.finish(asked).await {
@@ -164,14 +164,50 @@ impl Driver {
                 return;
             }
         }
-        let limit = grace.saturating_add(POWER_OFF_MARGIN);
-        if self
-            .finish(async move { timeout(limit, instance.exited()).await })
-            .await
-            .is_err()
-        {
+        if !self.powers_off(instance.exited(), grace).await {
             tracing::warn!(vm = %self.record.blueprint.name, "guest did not power off in time and is ended without grace");
         }
+    }
+
+    /// Whether the guest has ended by itself within `grace`, or within what requests make of it meanwhile.
+    async fn powers_off(&mut self, exited: impl Future, grace: Duration) -> bool {
+        let mut exited = pin!(exited);
+        let mut limit = Instant::now() + grace;
+        loop {
+            if let Some(left) = self.hurried.take() {
+                limit = limit.min(Instant::now() + left);
+            }
+            tokio::select! {
+                biased;
+                _ = &mut exited => return true,
+                batch = receive(&mut self.inbox) => self.decide(batch).await,
+                () = sleep_until(limit + POWER_OFF_MARGIN) => return false,
+            }
+        }
+    }
+
+    /// Takes up what a request says of how long the guest may take that ends already: its end comes sooner for it, and never later.
+    pub(super) fn hurry(&mut self, command: &Asked) {
+        if !matches!(self.state().phase, Phase::Stopping | Phase::Deleting) {
+            return;
+        }
+        let left = match command.request {
+            Request::Stop | Request::Restart => command.grace,
+            // The first one also says that what a stop was given is not wanted any more.
+            Request::Delete if self.state().phase == Phase::Stopping => {
+                Some(self.configured_grace())
+            }
+            Request::Delete | Request::Start | Request::Pause | Request::Resume => None,
+        };
+        if let Some(left) = left {
+            self.hurried = Some(self.hurried.map_or(left, |known| known.min(left)));
+        }
+    }
+
+    fn configured_grace(&self) -> Duration {
+        let blueprint = &self.record.blueprint;
+        let of_manifest = blueprint.manifest.workload.stop_grace_ms;
+        Duration::from_millis(blueprint.stop_grace_ms.unwrap_or(of_manifest))
     }
 
     pub(super) fn endpoint(&self) -> GuestEndpoint {

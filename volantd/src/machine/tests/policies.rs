@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::api::VmStatus;
 use common::manifest::RestartPolicy;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::lab::{Lab, in_made_up_time, name};
 use super::world::done;
@@ -154,6 +154,42 @@ fn a_new_daemon_ends_a_guest_within_the_time_that_was_asked_for() {
         lab.restart_daemon().await;
         lab.until_status("web", VmStatus::Stopped).await;
         assert_eq!(lab.world.graces(), [Some(grace)]);
+        lab.assert_nothing_leaked().await;
+    });
+}
+
+#[test]
+fn a_long_grace_is_cut_short_by_another_stop_and_by_a_delete() {
+    in_made_up_time(async {
+        let lab = Lab::new().await;
+        lab.world.behave(super::world::Behaviour {
+            obeys: false,
+            ..Default::default()
+        });
+        let web = name("web");
+        let hour = Duration::from_hours(1);
+        // What the manifest gives is 10 s, and powering off may take as long again.
+        for deletes in [false, true] {
+            lab.up("web").await;
+            lab.registry.stop_within(&web, hour).await.unwrap();
+            sleep(Duration::from_secs(5)).await;
+            let began = Instant::now();
+            if deletes {
+                lab.registry.delete(&web).await.unwrap();
+                assert!(began.elapsed() < Duration::from_secs(30));
+            } else {
+                let longer = Duration::from_hours(2);
+                lab.registry.stop_within(&web, longer).await.unwrap();
+                sleep(Duration::from_secs(60)).await;
+                assert_eq!(lab.registry.get(&web).unwrap().status, VmStatus::Stopping);
+                let began = Instant::now();
+                let soon = Duration::from_secs(1);
+                lab.registry.stop_within(&web, soon).await.unwrap();
+                lab.until_status("web", VmStatus::Stopped).await;
+                assert!(began.elapsed() < Duration::from_secs(20));
+                lab.registry.delete(&web).await.unwrap();
+            }
+        }
         lab.assert_nothing_leaked().await;
     });
 }
