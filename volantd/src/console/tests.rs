@@ -186,7 +186,7 @@ async fn a_reader_comes_back_to_its_place_also_to_another_daemon() {
     // The daemon ends; the file that it wrote becomes the older one.
     drop((log, console));
     let console = Consoles::default().open(&name(), dir.path());
-    let large = vec![b'x'; usize::try_from(MAX_LOG_BYTES).unwrap()];
+    let large = vec![b'x'; usize::try_from(ConsoleLimits::default().max_file_bytes).unwrap()];
     for (after, expected) in [(begin, "two\n"), (Some(place), "xxx")] {
         if expected == "xxx" {
             console.publish(&large).await;

@@ -268,7 +268,7 @@ async fn show(
             } else {
                 None
             };
-            let begin = stream::iter(begin.map(|id| Ok(id_alone(id))));
+            let begin = stream::iter(begin.map(|id| Ok(id_alone(&id))));
             server_sent(begin.chain(events(reader)))
         }
     })
@@ -316,7 +316,7 @@ fn pieces(reader: Reader, write: fn(&Item) -> String) -> Body {
 }
 
 /// An id without data (WHATWG HTML, 9.2.6): where a reader comes back to that has read nothing yet.
-fn id_alone(id: impl ToString) -> Event {
+fn id_alone(id: &impl ToString) -> Event {
     Event::default().id(id.to_string())
 }
 
@@ -324,7 +324,7 @@ fn console_events(reader: LogReader) -> impl Stream<Item = Result<Event, Infalli
     stream::unfold(reader, async |mut reader| {
         let event = match reader.next().await {
             Ok(Some(Piece::Bytes(bytes, place))) => match (bytes.is_empty(), place) {
-                (true, Some(place)) => id_alone(place),
+                (true, Some(place)) => id_alone(&place),
                 (true, None) => Event::default().comment(""),
                 (false, place) => {
                     let event = server_event(CONSOLE_EVENT, &ConsolePiece::new(&bytes));

@@ -156,18 +156,17 @@ pub(super) fn parse(line: &[u8]) -> Option<LogEntry> {
 fn moment(line: &LogLine, launch: &str, now: Timestamp) -> Timestamp {
     let now_ms = now.as_millisecond();
     let launched_ms = launched_ms(launch).unwrap_or(0);
-    let at_ms = match line.age_ms {
+    let at_ms = if let Some(age_ms) = line.age_ms {
         // It may be on its way while the launch is younger than its age: then it is as old as that.
-        Some(age_ms) => i64::try_from(age_ms)
+        i64::try_from(age_ms)
             .map_or(launched_ms, |age_ms| now_ms.saturating_sub(age_ms))
-            .max(launched_ms),
-        None => {
-            let believed = launched_ms.saturating_sub(EARLY_MS)..=now_ms.saturating_add(LATE_MS);
-            i64::try_from(line.at_ms)
-                .ok()
-                .filter(|at| believed.contains(at))
-                .unwrap_or(now_ms)
-        }
+            .max(launched_ms)
+    } else {
+        let believed = launched_ms.saturating_sub(EARLY_MS)..=now_ms.saturating_add(LATE_MS);
+        i64::try_from(line.at_ms)
+            .ok()
+            .filter(|at| believed.contains(at))
+            .unwrap_or(now_ms)
     };
     if at_ms >= now_ms {
         return now;

@@ -3,7 +3,6 @@
 mod keeper;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use common::api::{Vm, VmConfig};
 use common::cmdline;
 use common::digest::Digest;
 use common::error_chain::Chain;
-use common::guest_config::Secret;
 use common::manifest::RootfsFormat;
 use common::name::Name;
 use common::net::host_name;
@@ -31,6 +29,7 @@ use super::record::{ConfigVersion, Draft, VmRecord};
 use super::requests::Request;
 use crate::cause::Cause;
 use crate::task;
+use crate::token::random_secret;
 
 /// How long a new daemon waits to know of all VMs before it serves anybody.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(10);
@@ -208,12 +207,17 @@ impl Registry {
         Ok(LiveGuest::of(seen))
     }
 
-    /// The folders of a VM.
+    /// Opens something that is in the folders of a VM, such as its log. The VM cannot go meanwhile, nor another one take its name: what is
+    /// opened is this VM's, and closed with it.
     ///
     /// # Errors
     /// [`MachineError::NotFound`].
-    pub fn paths(&self, name: &Name) -> Result<VmPaths, MachineError> {
-        self.inner.find(name, |machine| machine.paths.clone())
+    pub fn open<T>(
+        &self,
+        name: &Name,
+        open: impl FnOnce(&VmPaths) -> T,
+    ) -> Result<T, MachineError> {
+        self.inner.find(name, |machine| open(&machine.paths))
     }
 
     /// Wants a VM up. Returns when that is recorded; a VM that is up or on its way there is fine.
@@ -486,13 +490,9 @@ impl Inner {
         let mut machines = self.machines();
         if machines.get(name).is_some_and(|machine| machine.id == id) {
             machines.remove(name);
+            // Whoever looked while the VM was removed opened them anew.
+            self.parts.logs.remove(name);
+            self.parts.console.remove(name);
         }
     }
-}
-
-/// 256 random bits of the operating system.
-fn random_secret() -> Result<Secret, std::io::Error> {
-    let mut bytes = [0; 32];
-    fs_err::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(Secret::from_random(bytes))
 }

@@ -5,6 +5,7 @@ use common::name::Name;
 use super::{ErrorKind, Service, ServiceError};
 use crate::console::{LogPart, LogReader};
 use crate::log::{Filter, Reader};
+use crate::machine::ports::VmPaths;
 
 impl Service {
     /// A reader of what a VM's workload writes.
@@ -12,11 +13,10 @@ impl Service {
     /// # Errors
     /// If there is no such VM, or there are too many readers.
     pub fn read_log(&self, name: &Name, filter: Filter) -> Result<Reader, ServiceError> {
-        let paths = self.parts.registry.paths(name)?;
-        self.parts
-            .logs
-            .read(name, &paths.state_dir, filter)
-            .map_err(|error| ServiceError::new(ErrorKind::Unavailable, error.to_string()))
+        let logs = &self.parts.logs;
+        let read = |paths: &VmPaths| logs.read(name, &paths.state_dir, filter);
+        let reader = self.parts.registry.open(name, read)?;
+        reader.map_err(|error| ServiceError::new(ErrorKind::Unavailable, error.to_string()))
     }
 
     /// A reader of what a VM wrote on its serial console.

@@ -9,6 +9,7 @@ use common::name::Name;
 use super::configs::refuse_other_plugin;
 use super::{ErrorKind, Service, ServiceError, VmFilter};
 use crate::console::{Access, Console, Watch};
+use crate::machine::ports::VmPaths;
 use crate::machine::{MachineError, NewVm};
 use crate::store::PluginRecord;
 
@@ -207,8 +208,9 @@ impl Service {
     /// # Errors
     /// If there is no such VM.
     pub fn console(&self, name: &Name) -> Result<Arc<Console>, ServiceError> {
-        let paths = self.parts.registry.paths(name)?;
-        Ok(self.parts.consoles.open(name, &paths.state_dir))
+        let consoles = &self.parts.consoles;
+        let console = |paths: &VmPaths| consoles.open(name, &paths.state_dir);
+        Ok(self.parts.registry.open(name, console)?)
     }
 
     /// Watches the console of a VM that runs: only a guest can answer what is typed.

@@ -22,6 +22,7 @@ mod openmetrics;
 mod pauses;
 #[cfg(feature = "test-fakes")]
 mod rootfs;
+mod settings;
 mod signatures;
 #[cfg(feature = "test-fakes")]
 mod steering;

@@ -2,7 +2,7 @@
 //! than to their boot.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fledge::image::initramfs;
 use fledge::tree::{Content, Node, Tree};
@@ -501,13 +501,9 @@ fn only_objects_are_taken_for_objects() {
     assert_eq!(place.vm("web", "DELETE", "", "").status, 204);
 }
 
-#[test]
-fn wrong_members_of_a_creation_are_named_where_they_are() {
-    let Some(place) = Place::new() else { return };
-    place.install("1");
-    let elsewhere = place.path("elsewhere");
-    fs_err::write(&elsewhere, [0; 1024]).unwrap();
-    let table = [
+/// What is wrong in a creation, what it is answered, and the place that is named.
+fn wrong_members(elsewhere: &Path) -> [(Value, u16, &'static str); 17] {
+    [
         (json!({"cpu_cores": 999}), 400, "/cpu_cores"),
         (json!({"memory_mb": 1}), 400, "/memory_mb"),
         (json!({"runtime": "other"}), 400, "/runtime"),
@@ -569,8 +565,16 @@ fn wrong_members_of_a_creation_are_named_where_they_are() {
             400,
             "/config/env/a~1b~0c",
         ),
-    ];
-    for (members, status, pointer) in table {
+    ]
+}
+
+#[test]
+fn wrong_members_of_a_creation_are_named_where_they_are() {
+    let Some(place) = Place::new() else { return };
+    place.install("1");
+    let elsewhere = place.path("elsewhere");
+    fs_err::write(&elsewhere, [0; 1024]).unwrap();
+    for (members, status, pointer) in wrong_members(&elsewhere) {
         let mut body = json!({"name": "web", "plugin": "x"});
         for (name, value) in members.as_object().unwrap() {
             body[name] = value.clone();

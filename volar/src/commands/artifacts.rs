@@ -167,9 +167,7 @@ async fn chosen(context: &Context, args: &RemoveArtifactArgs) -> Result<Chosen, 
         }
     }
     let artifacts = client.all_artifacts().await.doing(action)?.value;
-    Ok(Chosen::Artifact(
-        of_digest(&artifacts, word)?.digest.clone(),
-    ))
+    Ok(Chosen::Artifact(of_digest(&artifacts, word)?.digest))
 }
 
 async fn remove_one(context: &Context, digest: &Digest, yes: bool) -> Result<(), CommandError> {

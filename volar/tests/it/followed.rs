@@ -45,7 +45,8 @@ fn daemon(lines: usize, end: End) -> Router {
         let shown = &kept[first..];
         let is_console = query.contains("stream=console");
         if query.contains("format=json") || header("accept") != Some("text/event-stream") {
-            let text: String = shown.iter().map(|id| format!("{}\n", entry(*id))).collect();
+            let lines = shown.iter().map(|id| format!("{}\n", entry(*id)));
+            let text = lines.collect::<Vec<_>>().concat();
             return answer("application/x-ndjson", text, end);
         }
         let mut text = format!("id: {}\n\n", shown.first().map_or(lines, |id| id - 1));

@@ -184,6 +184,11 @@ const TESTED: &[Tested] = &[
     ),
     entry("volar vms start <name>", ROOTFS, r#"&["vms", "start", VM"#),
     entry("volar vms stop <name>", ROOTFS, r#"&["vms", "stop", VM]"#),
+    entry(
+        "volantd config",
+        "volantd/tests/it/settings.rs",
+        r#"&["--header-timeout-s", "11", "config"]"#,
+    ),
 ];
 
 const fn entry(command: &'static str, by: &'static str, shown_by: &'static str) -> Tested {

@@ -257,6 +257,30 @@ fn a_delete_wins_over_requests_that_wait_with_it() {
 }
 
 #[test]
+fn what_is_opened_while_a_vm_is_removed_goes_with_it() {
+    in_made_up_time(async {
+        let lab = Lab::new().await;
+        lab.up("web").await;
+        let web = name("web");
+        let reading = async {
+            let mut opened = 0;
+            while lab
+                .registry
+                .open(&web, |_| lab.world.read_log("web"))
+                .is_ok()
+            {
+                opened += 1;
+                tokio::task::yield_now().await;
+            }
+            opened
+        };
+        let (deleted, opened) = tokio::join!(lab.registry.delete(&web), reading);
+        deleted.unwrap();
+        assert!(opened > 1 && !lab.world.is_log_read("web"));
+    });
+}
+
+#[test]
 fn long_polls_see_each_change_and_the_end() {
     in_made_up_time(async {
         let lab = Lab::new().await;

@@ -115,6 +115,8 @@ struct Inner {
     output: String,
     /// The launches whose logs are followed.
     followed: BTreeMap<Name, String>,
+    /// The VMs whose logs somebody has opened and nobody removed.
+    read_logs: BTreeSet<Name>,
     events: Vec<(Name, EventType)>,
     points: usize,
     dies_at: Option<usize>,
@@ -265,6 +267,15 @@ impl World {
     /// How often guests' clocks were set, since this was asked last.
     pub(super) fn clocks(&self) -> usize {
         std::mem::take(&mut self.lock().clocks)
+    }
+
+    /// Opens a VM's log, as a reader does.
+    pub(super) fn read_log(&self, name: &str) {
+        self.lock().read_logs.insert(name.parse().unwrap());
+    }
+
+    pub(super) fn is_log_read(&self, name: &str) -> bool {
+        self.lock().read_logs.contains(&name.parse().unwrap())
     }
 
     /// The graces that agents were given for their ends, since this was asked last.
@@ -808,6 +819,7 @@ impl LogSink for Host {
 
     fn remove(&self, vm: &Name) {
         self.end(vm);
+        self.0.lock().read_logs.remove(vm);
     }
 
     fn tail(&self, _vm: &Name, _state_dir: &Path, _lines: usize) -> String {
