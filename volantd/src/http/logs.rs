@@ -282,35 +282,30 @@ fn text(content_type: &'static str, body: Body) -> Response {
     (headers, body).into_response()
 }
 
-fn as_text(item: &Item) -> String {
-    match item {
+fn as_text(item: &Item) -> io::Result<String> {
+    Ok(match item {
         Item::Line(entry) if entry.partial => entry.line.clone(),
         Item::Line(entry) => format!("{}\n", entry.line),
         Item::Lagged => LAGGED.to_owned(),
-    }
+    })
 }
 
-fn as_json(item: &Item) -> String {
+fn as_json(item: &Item) -> io::Result<String> {
     match item {
-        Item::Line(entry) => serde_json::to_string(entry).unwrap_or_default() + "\n",
-        // An answer that breaks off is known by its last number.
-        Item::Lagged => String::new(),
+        Item::Line(entry) => Ok(serde_json::to_string(entry)? + "\n"),
+        // No line of JSON that is not one of the log can say it: the answer breaks off, so that it is not taken for the whole.
+        Item::Lagged => Err(io::Error::other("The log went on faster than it was read")),
     }
 }
 
 /// A body of lines, several at once where there are several.
-fn pieces(reader: Reader, write: fn(&Item) -> String) -> Body {
+fn pieces(reader: Reader, write: fn(&Item) -> io::Result<String>) -> Body {
     let pieces = stream::unfold((reader, write), async |(mut reader, write)| {
-        let mut piece = match reader.next().await {
-            Ok(item) => write(&item?),
-            Err(error) => return Some((Err(error), (reader, write))),
+        let piece = match reader.next().await.transpose()? {
+            Ok(item) => piece(&item, &mut reader, write),
+            Err(error) => Err(error),
         };
-        while piece.len() < BATCH_BYTES
-            && let Some(item) = reader.at_hand()
-        {
-            piece.push_str(&write(&item));
-        }
-        Some((Ok::<_, io::Error>(Bytes::from(piece)), (reader, write)))
+        Some((piece.map(Bytes::from), (reader, write)))
     });
     Body::from_stream(pieces)
 }
@@ -343,6 +338,20 @@ fn console_events(reader: LogReader) -> impl Stream<Item = Result<Event, Infalli
         };
         Some((Ok(event), reader))
     })
+
+/// A first line, and others that are there.
+fn piece(
+    first: &Item,
+    reader: &mut Reader,
+    write: fn(&Item) -> io::Result<String>,
+) -> io::Result<String> {
+    let mut piece = write(first)?;
+    while piece.len() < BATCH_BYTES
+        && let Some(item) = reader.at_hand()
+    {
+        piece.push_str(&write(&item)?);
+    }
+    Ok(piece)
 }
 
 fn events(reader: Reader) -> impl Stream<Item = Result<Event, Infallible>> + Send {

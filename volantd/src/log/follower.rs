@@ -73,6 +73,8 @@ impl Follower {
         let mut knocks = Backoff::new(FIRST_KNOCK, SLOWEST_KNOCK);
         let mut retries = Backoff::new(FIRST_RETRY, SLOWEST_RETRY);
         let mut was_heard = false;
+        // One for all connections: a guest that opens another one gains nothing by it.
+        let mut pace = Pace::new(Instant::now());
         while !self.stop.is_cancelled() {
             let after = journal.seq(&self.launch);
             let opened = tokio::select! {
@@ -84,7 +86,7 @@ impl Follower {
                 Ok(bytes) => {
                     was_heard = true;
                     let came;
-                    (journal, came) = self.session(bytes, journal).await;
+                    (journal, came) = self.session(bytes, journal, &mut pace).await;
                     if came {
                         retries.reset();
                     }
@@ -127,9 +129,13 @@ impl Follower {
     }
 
     /// Reads one connection to its end; gives the journal back, and whether anything came.
-    async fn session(&self, mut bytes: LogBytes, mut journal: Journal) -> (Journal, bool) {
+    async fn session(
+        &self,
+        mut bytes: LogBytes,
+        mut journal: Journal,
+        pace: &mut Pace,
+    ) -> (Journal, bool) {
         let mut wire = Wire::default();
-        let mut pace = Pace::new(Instant::now());
         let mut came = false;
         let mut drained = None;
         while let Some(piece) = self.piece(&mut bytes, &mut drained).await {
@@ -211,11 +217,15 @@ impl Follower {
     }
 }
 
-/// Runs what may wait for a disk. Never returns if the runtime ends meanwhile, or it panicked, which its thread has reported.
+/// Runs what may wait for a disk. A panic goes on in the caller, so that nothing that it holds stays held. Never returns if the runtime ends
+/// meanwhile.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(_) => std::future::pending().await,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_ended) => std::future::pending().await,
+        },
     }
 }
 
@@ -243,6 +253,18 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_holds_nothing() {
+        let held = Arc::new(tokio::sync::Mutex::new(()));
+        let holder = Arc::clone(&held);
+        let panicked = tokio::spawn(async move {
+            let _held = holder.lock().await;
+            blocking(|| panic!("on purpose")).await
+        });
+        assert!(panicked.await.unwrap_err().is_panic());
+        assert!(held.try_lock().is_ok());
+    }
 
     #[test]
     fn a_guest_gets_its_rate_and_a_burst() {

@@ -184,6 +184,7 @@ fn launched_ms(launch: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::{MAX_JSON_BYTES, Wire};
     use super::*;
 
     fn line(seq: u64, text: &str) -> LogLine {
@@ -270,6 +271,36 @@ mod tests {
                 .count(),
             3
         );
+    }
+
+    #[test]
+    fn the_longest_line_of_any_kind_is_found_again() {
+        let at_most = MAX_JSON_BYTES - 100;
+        for (text, bytes) in [
+            ("\0", 6),
+            ("\u{1f}", 6),
+            ("\n", 2),
+            ("\"", 2),
+            ("\u{7f}", 1),
+            ("\u{2028}", 3),
+            ("x", 1),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let sent = LogLine {
+                seq: u64::MAX - 1,
+                at_ms: u64::MAX,
+                ..line(0, &text.repeat(at_most / bytes))
+            };
+            let mut lines = Vec::new();
+            let mut json = serde_json::to_vec(&sent).unwrap();
+            json.push(b'\n');
+            Wire::default().take(&json, &mut lines);
+            assert_eq!(lines.len(), 1, "{text:?}");
+            let launch = uuid::Uuid::max().to_string();
+            let mut log = journal(&dir);
+            log.write(&launch, lines, at(9)).unwrap();
+            assert_eq!(journal(&dir).seq(&launch), u64::MAX - 1, "{text:?}");
+        }
     }
 
     #[test]

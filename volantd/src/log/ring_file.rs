@@ -13,11 +13,17 @@ use fs_err::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::FileExt as _;
 use tokio::sync::watch;
 
+use super::wire::MAX_JSON_BYTES;
+
 /// What is read at a time.
 pub(crate) const BLOCK_BYTES: usize = 64 * 1024;
 
-/// The longest line whose content is looked at: a frame of the longest line that an agent may send, every character of it escaped.
-pub(crate) const MAX_LINE_BYTES: usize = 128 * 1024;
+/// What a line has besides its text, in bytes: names, numbers and a time.
+const FRAME_BYTES: usize = 1024;
+
+/// The longest line whose content is looked at: a frame of the longest line that an agent may send. JSON is never written longer than it was
+/// read.
+pub(crate) const MAX_LINE_BYTES: usize = MAX_JSON_BYTES + FRAME_BYTES;
 
 /// A bounded log of two files.
 #[derive(Debug)]
@@ -83,7 +89,8 @@ impl RingFile {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds bytes at the end; a file has more than its limit only if one piece has. After an error the next call opens the file anew.
+    /// Adds bytes at the end, all or none; a file has more than its limit only if one piece has. After an error the next call opens the file
+    /// anew, and takes away what was written of the piece.
     pub(crate) fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let mut open = self.lock();
         let mut end = *self.end.borrow();
@@ -94,7 +101,12 @@ impl RingFile {
             file
         } else {
             let file = open_to_append(&self.path)?;
-            end.length = file.metadata()?.len();
+            let length = file.metadata()?.len();
+            if length > end.length {
+                // Half of what could not be written.
+                file.set_len(end.length)?;
+            }
+            end.length = end.length.min(length);
             file
         };
         let added = u64::try_from(bytes.len()).unwrap_or(u64::MAX);

@@ -302,6 +302,20 @@ async fn a_flood_is_slowed_and_bounded_on_disk() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_connects_anew_gets_no_other_rate() {
+    let rest = "\n".repeat(1 << 20).into_bytes();
+    let scripts = (1..=12).map(|seq| Script::Send(vec![out(seq), rest.clone()]));
+    let lab = Lab::new(scripts.collect()).await;
+    let began = tokio::time::Instant::now();
+    lab.begin("one");
+    let mut reader = lab.read(onwards());
+    assert_eq!(next_texts(&mut reader, 12).await.len(), 12);
+    // Eleven connections before the last, 1 MiB each at 4 MiB/s, but for half a second.
+    assert!(began.elapsed() >= Duration::from_millis(2200));
+    lab.logs.end(&web());
+}
+
 #[tokio::test]
 async fn the_last_lines_of_a_guest_are_taken_when_it_ends() {
     let lab = Lab::new(vec![Script::Send((1..=500).map(out).collect())]).await;

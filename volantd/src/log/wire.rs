@@ -3,7 +3,7 @@
 use common::agent::log::{LogLine, MAX_LINE_BYTES};
 
 /// The longest line of JSON that is looked at, in bytes: every byte of the text escaped as `\u0000`, and the members around it.
-const MAX_JSON_BYTES: usize = 6 * MAX_LINE_BYTES + 1024;
+pub(super) const MAX_JSON_BYTES: usize = 6 * MAX_LINE_BYTES + 1024;
 
 /// The longest text that is taken over, in bytes: each byte that is not UTF-8 is three of U+FFFD.
 const MAX_TEXT_BYTES: usize = 3 * MAX_LINE_BYTES;

@@ -161,3 +161,20 @@ fn a_removed_log_takes_nothing_and_makes_no_file() {
     assert!(watch.borrow().removed);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn what_could_not_be_written_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let ring = Arc::new(RingFile::new(path.clone(), 1 << 20));
+    ring.append(b"one\n").unwrap();
+    // As a full disk: the file takes the beginning of a line, and then nothing any more.
+    fs::write(&path, b"one\ntw").unwrap();
+    *ring.lock() = Some(fs::File::open(&path).unwrap());
+    ring.append(b"two\n").unwrap_err();
+    let mut reader = RingReader::new(Arc::clone(&ring), ring.begin());
+    assert!(matches!(reader.read().unwrap(), Chunk::Bytes(bytes) if bytes == b"one\n"));
+    ring.append(b"three\n").unwrap();
+    assert!(matches!(reader.read().unwrap(), Chunk::Bytes(bytes) if bytes == b"three\n"));
+    assert_eq!(fs::read(&path).unwrap(), b"one\nthree\n");
+}
