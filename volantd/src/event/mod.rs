@@ -24,8 +24,8 @@ use std::time::Duration;
 use common::api::{Download, EventType, LogEntry, Vm, VmEvent};
 use common::error_chain::Chain;
 use common::name::Name;
-use tokio::sync::{Semaphore, broadcast, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::limits::EventLimits;
@@ -76,6 +76,7 @@ pub struct ArchiveError(#[source] pub Box<dyn Error + Send + Sync>);
 pub struct Events {
     inner: Arc<Inner>,
     _writer: AbortOnDropHandle<()>,
+    _teller: AbortOnDropHandle<()>,
 }
 
 struct Inner {
@@ -92,6 +93,8 @@ struct Inner {
     downloads: broadcast::Sender<Arc<VmEvent>>,
     max_readers: usize,
     places: Arc<Semaphore>,
+    /// Events were put off.
+    put_off: Notify,
 }
 
 struct State {
@@ -104,6 +107,22 @@ struct State {
 struct Budget {
     since: Instant,
     count: u32,
+    /// The last events of each type that it had no room for, to be told when there is.
+    put_off: Vec<VmEvent>,
+}
+
+impl Budget {
+    fn new(since: Instant) -> Self {
+        Self {
+            since,
+            count: 0,
+            put_off: Vec::new(),
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.since) >= BUDGET_WINDOW
+    }
 }
 
 impl std::fmt::Debug for Events {
@@ -146,11 +165,14 @@ impl Events {
             downloads: broadcast::Sender::new(DOWNLOADS),
             max_readers: limits.max_readers,
             places: Arc::new(Semaphore::new(limits.max_readers)),
+            put_off: Notify::new(),
         });
         let writer = crate::task::spawn("event-archive", Arc::clone(&inner).keep(newest));
+        let teller = crate::task::spawn("event-budgets", Arc::clone(&inner).tell_later());
         Ok(Self {
             inner,
             _writer: AbortOnDropHandle::new(writer),
+            _teller: AbortOnDropHandle::new(teller),
         })
     }
 
@@ -225,13 +247,14 @@ impl Inner {
 
     fn tell(&self, events: Vec<VmEvent>) {
         let mut state = self.state();
+        let now = Instant::now();
+        state.catch_up(now);
         for event in events {
-            if !state.affords(&event) {
-                continue;
+            if let Some(event) = state.afforded(event, now) {
+                state.number(event);
+            } else {
+                self.put_off.notify_one();
             }
-            let id = state.next;
-            state.next = id.saturating_add(1);
-            state.ring.push(VmEvent { id, ..event });
         }
         // Under the lock, so that nobody sees numbers go back.
         let newest = state.ring.newest();
@@ -240,6 +263,19 @@ impl Inner {
             *known = newest;
             is_new
         });
+    }
+
+    /// Tells what was put off, once there is room for it: the last of what a guest did must not stay unknown because it is quiet now.
+    async fn tell_later(self: Arc<Self>) {
+        loop {
+            self.put_off.notified().await;
+            let mut due = self.state().due();
+            while let Some(moment) = due {
+                sleep_until(moment).await;
+                self.tell(Vec::new());
+                due = self.state().due();
+            }
+        }
     }
 
     /// Writes what is told to the archive, as it comes. What the ring has lost before it was written is lost.
@@ -273,31 +309,55 @@ impl Inner {
 }
 
 impl State {
-    /// Whether an event is told. All are, but those of a guest that brings about too many.
-    fn affords(&mut self, event: &VmEvent) -> bool {
+    fn number(&mut self, event: VmEvent) {
+        let id = self.next;
+        self.next = id.saturating_add(1);
+        self.ring.push(VmEvent { id, ..event });
+    }
+
+    /// An event, if it is told now. All are, but those of a guest that brings about too many: of these the last ones are put off.
+    fn afforded(&mut self, event: VmEvent, now: Instant) -> Option<VmEvent> {
         match event.kind {
             EventType::VmDeleted => {
                 self.budgets.remove(&event.name);
-                return true;
+                return Some(event);
             }
             EventType::VmHealth | EventType::VmRestart | EventType::VmPhase => {}
-            _ => return true,
+            _ => return Some(event),
         }
-        let now = Instant::now();
-        let budget = self.budgets.entry(event.name.clone()).or_insert(Budget {
-            since: now,
-            count: 0,
-        });
-        if now.duration_since(budget.since) >= BUDGET_WINDOW {
-            *budget = Budget {
-                since: now,
-                count: 0,
-            };
+        let budget = self.budgets.entry(event.name.clone());
+        let budget = budget.or_insert_with(|| Budget::new(now));
+        if budget.is_over(now) {
+            *budget = Budget::new(now);
         }
         budget.count = budget.count.saturating_add(1);
         if budget.count == BUDGET_EVENTS + 1 {
             tracing::warn!(vm = %event.name, "too many events of one vm: some are left out");
         }
-        budget.count <= BUDGET_EVENTS
+        if budget.count <= BUDGET_EVENTS {
+            return Some(event);
+        }
+        budget.put_off.retain(|other| other.kind != event.kind);
+        budget.put_off.push(event);
+        None
+    }
+
+    /// When something that was put off is told.
+    fn due(&self) -> Option<Instant> {
+        let waiting = self.budgets.values();
+        let waiting = waiting.filter(|budget| !budget.put_off.is_empty());
+        waiting.map(|budget| budget.since + BUDGET_WINDOW).min()
+    }
+
+    /// Tells what was put off and is due.
+    fn catch_up(&mut self, now: Instant) {
+        let over = self.budgets.values_mut();
+        let over = over.filter(|budget| budget.is_over(now) && !budget.put_off.is_empty());
+        let due: Vec<VmEvent> = over
+            .flat_map(|budget| std::mem::replace(budget, Budget::new(now)).put_off)
+            .collect();
+        for event in due {
+            self.number(event);
+        }
     }
 }

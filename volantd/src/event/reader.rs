@@ -8,7 +8,7 @@ use common::error_chain::Chain;
 use common::name::Name;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
-use super::Inner;
+use super::{Inner, NUMBER_LEAP};
 
 /// The events that a reader takes at a time.
 const PAGE_EVENTS: usize = 256;
@@ -71,6 +71,8 @@ pub struct Reader {
     /// All up to this number is in `pending`, or was given.
     after: u64,
     pending: VecDeque<Item>,
+    /// Whether it was told that events after `after` may be missing.
+    told_gap: bool,
     /// Whether it has had everything once: only then can it be too slow.
     caught_up: bool,
     ended: bool,
@@ -111,6 +113,7 @@ impl Reader {
             downloads,
             after: after.unwrap_or(known),
             pending: VecDeque::new(),
+            told_gap: false,
             caught_up: after.is_none(),
             ended: false,
             _place: place,
@@ -118,7 +121,7 @@ impl Reader {
         if let Some(after) = after.filter(|after| *after > 0)
             && !reader.knows(after).await
         {
-            reader.pending.push_back(Item::Gap { after });
+            reader.tell_gap();
             if after > known {
                 reader.after = 0;
             }
@@ -200,20 +203,37 @@ impl Reader {
     /// What the archive has before the ring begins.
     async fn page_of_archive(&mut self) {
         let past = self.inner.state().ring.past();
-        match self.inner.archive.after(self.after, PAGE_EVENTS).await {
-            Ok(page) if !page.is_empty() => self.take(page.into_iter().map(Arc::new).collect()),
-            Ok(_) => self.after = past,
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "events not read");
-                self.pending.push_back(Item::Gap { after: self.after });
-                self.after = past;
+        let page = self.inner.archive.after(self.after, PAGE_EVENTS).await;
+        let page = page.unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "events not read");
+            Vec::new()
+        });
+        if page.is_empty() {
+            // The ring went past what the archive never got.
+            self.tell_gap();
+            self.after = past;
+        }
+        for event in page {
+            let missing = event.id.saturating_sub(self.after.saturating_add(1));
+            // Numbers leap from one daemon to the next, and who wants all that is kept misses nothing before the first.
+            if self.after > 0 && missing > 0 && missing.saturating_add(1) < NUMBER_LEAP {
+                self.tell_gap();
             }
+            self.take(vec![Arc::new(event)]);
+        }
+    }
+
+    /// Says once that events after the last one may be missing.
+    fn tell_gap(&mut self) {
+        if !std::mem::replace(&mut self.told_gap, true) {
+            self.pending.push_back(Item::Gap { after: self.after });
         }
     }
 
     fn take(&mut self, page: Vec<Arc<VmEvent>>) {
         if let Some(last) = page.last() {
             self.after = last.id;
+            self.told_gap = false;
         }
         let wanted = page
             .into_iter()

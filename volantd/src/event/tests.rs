@@ -392,3 +392,97 @@ async fn downloads_are_told_to_those_that_ask_and_cost_no_reader_its_place() {
     lab.run("caddy");
     assert_eq!(next(&mut all).await.kind, EventType::VmPhase);
 }
+
+/// An archive that takes everything and has only what it began with.
+struct Forgetful(Vec<VmEvent>);
+
+impl Archive for Forgetful {
+    fn append(&self, _events: Vec<VmEvent>) -> BoxFuture<'_, Result<(), ArchiveError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn last(&self, count: usize) -> BoxFuture<'_, Result<Vec<VmEvent>, ArchiveError>> {
+        let skipped = self.0.len().saturating_sub(count);
+        Box::pin(async move { Ok(self.0.iter().skip(skipped).cloned().collect()) })
+    }
+
+    fn after(&self, id: u64, count: usize) -> BoxFuture<'_, Result<Vec<VmEvent>, ArchiveError>> {
+        let found = self.0.iter().filter(move |event| event.id > id);
+        Box::pin(async move { Ok(found.take(count).cloned().collect()) })
+    }
+}
+
+/// With the last events in memory only as far as `ring_events`.
+async fn forgetful(kept: &[u64], ring_events: usize) -> Lab {
+    let kept = kept.iter().map(|id| event("kept", *id)).collect();
+    let limits = EventLimits {
+        ring_events,
+        ..EventLimits::default()
+    };
+    let events = Events::open(Arc::new(Forgetful(kept)), Arc::new(SystemClock), limits);
+    Lab {
+        dir: tempfile::tempdir().unwrap(),
+        events: events.await.unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said_wherever_it_is_missing() {
+    let read = async |kept: &[u64], after: u64| {
+        let lab = forgetful(kept, 2).await;
+        let every = Filter {
+            kinds: vec![event("kept", 1).kind],
+            ..Filter::default()
+        };
+        let mut reader = lab.events.read(Some(after), every).await.unwrap();
+        let items = rest(&mut reader).await.into_iter();
+        let words = items.map(|item| match item {
+            Item::Event(event) => event.id.to_string(),
+            other => format!("{other:?}"),
+        });
+        words.collect::<Vec<String>>().join(" ")
+    };
+    assert_eq!(read(&[1, 2, 3, 4, 5], 0).await, "1 2 3 4 5");
+    assert_eq!(
+        read(&[1, 2, 5, 6, 7], 0).await,
+        "1 2 Gap { after: 2 } 5 6 7"
+    );
+    assert_eq!(read(&[5, 6, 7, 8], 2).await, "Gap { after: 2 } 5 6 7 8");
+    assert_eq!(read(&[5, 6, 7, 8], 4).await, "5 6 7 8");
+    assert_eq!(
+        read(&[1, 2, 100_002, 100_003], 1).await,
+        "2 100002 100003",
+        "a restart"
+    );
+    // The archive took what the ring has lost, and does not have it.
+    let lab = forgetful(&[1, 2, 3], 2).await;
+    let mut reader = lab.events.read(Some(3), Filter::default()).await.unwrap();
+    for name in ["a", "b", "c"] {
+        lab.run(name);
+    }
+    assert_eq!(reader.next().await, Some(Item::Gap { after: 3 }));
+    assert_eq!(next(&mut reader).await.name.as_str(), "c");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_word_of_a_guest_that_flapped_is_told() {
+    let lab = forgetful(&[], 512).await;
+    let mut all = lab.events.read(None, Filter::default()).await.unwrap();
+    let mut now = vm("flapping");
+    now.status = VmStatus::Running;
+    for state in [HealthState::Unhealthy, HealthState::Healthy].repeat(500) {
+        let before = now.clone();
+        now.health.state = state;
+        lab.events.changed(Some(&before), Some(&now));
+    }
+    let at_once = rest(&mut all).await;
+    assert!(at_once.len() <= 200, "{}", at_once.len());
+    let last = loop {
+        let event = next(&mut all).await;
+        if event.kind == EventType::VmHealth {
+            break event;
+        }
+    };
+    assert_eq!(last.health.as_ref().unwrap().state, HealthState::Healthy);
+    assert!(rest(&mut all).await.is_empty());
+}
