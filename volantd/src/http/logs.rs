@@ -338,6 +338,7 @@ fn console_events(reader: LogReader) -> impl Stream<Item = Result<Event, Infalli
         };
         Some((Ok(event), reader))
     })
+}
 
 /// A first line, and others that are there.
 fn piece(

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use tokio::sync::MutexGuard;
 
 use super::{ErrorKind, Service, ServiceError};
-use crate::artifact::{OnProgress, Stored};
+use crate::artifact::{ArtifactStore, OnProgress, Stored};
+use crate::log::blocking;
 use crate::store::{AddedArtifact, ArtifactRecord, KeptArtifact, PluginRecord};
 
 /// The longest version or name of an artifact that is kept for a plugin, in bytes.
@@ -63,8 +64,13 @@ impl Service {
         let installed = installed
             .filter(|plugin| version.is_none_or(|version| version == plugin.version))
             .map(of_manifest);
-        let all = installed.into_iter().chain(kept);
-        all.map(|kept| self.described(kept, &users)).collect()
+        let artifacts = Arc::clone(&self.parts.artifacts);
+        blocking(move || {
+            let all = installed.into_iter().chain(kept);
+            all.map(|kept| described(&artifacts, kept, &users))
+                .collect()
+        })
+        .await
     }
 
     /// An artifact of a plugin by its name; of the installed version if none is named.
@@ -215,17 +221,21 @@ impl Service {
         let mut users = self.parts.store.artifact_users().await?;
         let added = self.parts.store.added_artifacts().await?;
         let pinned = self.parts.store.pinned_artifacts().await?;
-        let described = added
-            .into_iter()
-            .map(|AddedArtifact { artifact, added_at }| StoredArtifact {
-                digest: artifact.digest,
-                size_bytes: artifact.size_bytes,
-                added_at: added_at.to_string(),
-                pinned: pinned.contains(&artifact.digest),
-                signature: self.signature_of(&artifact.digest),
-                used_by: users.remove(&artifact.digest).unwrap_or_default(),
-            });
-        Ok(described.collect())
+        let artifacts = Arc::clone(&self.parts.artifacts);
+        blocking(move || {
+            let described = added
+                .into_iter()
+                .map(|AddedArtifact { artifact, added_at }| StoredArtifact {
+                    digest: artifact.digest,
+                    size_bytes: artifact.size_bytes,
+                    added_at: added_at.to_string(),
+                    pinned: pinned.contains(&artifact.digest),
+                    signature: signature_of(&artifacts, &artifact.digest),
+                    used_by: users.remove(&artifact.digest).unwrap_or_default(),
+                });
+            Ok(described.collect())
+        })
+        .await
     }
 
     /// An artifact in the store.
@@ -281,22 +291,27 @@ impl Service {
     /// If the database or the store fails.
     pub(super) async fn unneeded(&self) -> Result<Vec<PrunedArtifact>, ServiceError> {
         let needed = self.parts.store.artifacts_in_use().await?;
-        let mut unneeded = Vec::new();
-        for digest in self.parts.artifacts.list()? {
-            if !needed.contains(&digest) {
-                let stored = self.parts.artifacts.get(&digest)?;
-                unneeded.push(PrunedArtifact {
-                    digest,
-                    size_bytes: stored.map_or(0, |stored| stored.size_bytes),
-                });
+        let artifacts = Arc::clone(&self.parts.artifacts);
+        blocking(move || {
+            let mut unneeded = Vec::new();
+            for digest in artifacts.list()? {
+                if !needed.contains(&digest) {
+                    let stored = artifacts.get(&digest)?;
+                    unneeded.push(PrunedArtifact {
+                        digest,
+                        size_bytes: stored.map_or(0, |stored| stored.size_bytes),
+                    });
+                }
             }
-        }
-        Ok(unneeded)
+            Ok(unneeded)
+        })
+        .await
     }
 
     /// Removes the files of artifacts that nobody needs. What resists is tried again the next time.
     pub async fn collect_artifacts(&self) {
-        // An artifact that has arrived is in the store before its plugin is recorded. An install collects at its own end.
+        // An artifact that has arrived is in the store before whatever needs it is recorded. An install collects at its own end; what else
+        // keeps this from it is over soon, and the next collection does it.
         if let Ok(_none_installs) = self.installing.try_lock() {
             self.collect_unused().await;
         }
@@ -320,20 +335,22 @@ impl Service {
             .into_iter()
             .map(|artifact| artifact.digest)
             .collect();
-        for digest in self.parts.artifacts.list()? {
-            if !recorded.contains(&digest) {
-                self.parts.artifacts.remove(&digest)?;
-                tracing::info!(%digest, "unused artifact removed");
+        let artifacts = Arc::clone(&self.parts.artifacts);
+        let media = Arc::clone(&self.parts.media);
+        blocking(move || {
+            for digest in artifacts.list()? {
+                if !recorded.contains(&digest) {
+                    artifacts.remove(&digest)?;
+                    tracing::info!(%digest, "unused artifact removed");
+                }
             }
-        }
-        let failed = |error| {
-            ServiceError::new(ErrorKind::Internal, "Boot media cannot be removed").caused(error)
-        };
-        self.parts
-            .media
-            .collect_garbage(&recorded)
-            .map_err(failed)?;
-        Ok(())
+            let failed = |error| {
+                ServiceError::new(ErrorKind::Internal, "Boot media cannot be removed").caused(error)
+            };
+            media.collect_garbage(&recorded).map_err(failed)?;
+            Ok(())
+        })
+        .await
     }
 
     fn no_install_now(&self) -> Result<MutexGuard<'_, ()>, ServiceError> {
@@ -342,43 +359,45 @@ impl Service {
             ServiceError::new(ErrorKind::Unavailable, message)
         })
     }
+}
 
-    fn signature_of(&self, digest: &Digest) -> SignatureState {
-        if self.parts.artifacts.is_signed(digest) {
-            SignatureState::Verified
-        } else {
-            SignatureState::None
-        }
+/// Whether a stored artifact is signed. Blocks.
+fn signature_of(artifacts: &ArtifactStore, digest: &Digest) -> SignatureState {
+    if artifacts.is_signed(digest) {
+        SignatureState::Verified
+    } else {
+        SignatureState::None
     }
+}
 
-    fn described(
-        &self,
-        kept: KeptArtifact,
-        users: &BTreeMap<Digest, ArtifactUsers>,
-    ) -> Result<PluginArtifact, ServiceError> {
-        let digest = kept.artifact.digest;
-        let stored = self.parts.artifacts.get(&digest)?;
-        Ok(PluginArtifact {
-            id: kept.id,
-            plugin: kept.plugin,
-            version: kept.version,
-            name: kept.name,
-            kind: kept.kind,
-            source_url: kept.source_url,
-            checksum: digest,
-            format: kept.format,
-            local_path: stored.map_or_else(String::new, |stored| {
-                stored.path.to_string_lossy().into_owned()
-            }),
-            size_bytes: kept.artifact.size_bytes,
-            created_at: kept.created_at.to_string(),
-            updated_at: kept.updated_at.to_string(),
-            digest,
-            pinned: kept.pinned,
-            signature: self.signature_of(&digest),
-            used_by: users.get(&digest).cloned().unwrap_or_default(),
-        })
-    }
+/// What is shown of an artifact. Blocks.
+fn described(
+    artifacts: &ArtifactStore,
+    kept: KeptArtifact,
+    users: &BTreeMap<Digest, ArtifactUsers>,
+) -> Result<PluginArtifact, ServiceError> {
+    let digest = kept.artifact.digest;
+    let stored = artifacts.get(&digest)?;
+    Ok(PluginArtifact {
+        id: kept.id,
+        plugin: kept.plugin,
+        version: kept.version,
+        name: kept.name,
+        kind: kept.kind,
+        source_url: kept.source_url,
+        checksum: digest,
+        format: kept.format,
+        local_path: stored.map_or_else(String::new, |stored| {
+            stored.path.to_string_lossy().into_owned()
+        }),
+        size_bytes: kept.artifact.size_bytes,
+        created_at: kept.created_at.to_string(),
+        updated_at: kept.updated_at.to_string(),
+        digest,
+        pinned: kept.pinned,
+        signature: signature_of(artifacts, &digest),
+        used_by: users.get(&digest).cloned().unwrap_or_default(),
+    })
 }
 
 /// What the installed manifest names, as if it were kept; its name is its kind.

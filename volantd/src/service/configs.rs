@@ -15,6 +15,7 @@ use tokio::sync::MutexGuard;
 
 use super::artifacts::Arrived;
 use super::{ErrorKind, Service, ServiceError};
+use crate::log::blocking;
 use crate::machine::record::ConfigVersion;
 use crate::machine::{MachineError, NewConfig};
 use crate::media::MediaError;
@@ -305,16 +306,21 @@ impl Service {
         checked.map_err(|error| refused_media("/resources/memory_mb", &error))
     }
 
-    /// The stored artifact that a configuration boots: one of those that are known, or fetched now. What is fetched is kept from being
-    /// collected as long as the guard is there.
+    /// The stored artifact that a configuration boots: one of those that are known, or fetched now. It is kept from being collected as
+    /// long as the guard is there.
     pub(super) async fn pin(
         &self,
         config: &VmConfig,
         known: &[Pinned],
-    ) -> Result<(Digest, Option<MutexGuard<'_, ()>>), ServiceError> {
+    ) -> Result<(Digest, MutexGuard<'_, ()>), ServiceError> {
         let wanted = Named::by(config);
         if let Some(found) = known.iter().find(|pinned| pinned.named == wanted) {
-            return Ok((found.digest, None));
+            let (artifacts, digest) = (Arc::clone(&self.parts.artifacts), found.digest);
+            let held = self.installing.lock().await;
+            // It may have been collected since it was known: then it comes anew.
+            if blocking(move || artifacts.get(&digest)).await?.is_some() {
+                return Ok((found.digest, held));
+            }
         }
         let pointer = config.boot_pointer("url");
         let source = Source::parse(&wanted.url)
@@ -328,7 +334,7 @@ impl Service {
             size_bytes: stored.size_bytes,
         };
         self.parts.store.record_artifact(record).await?;
-        Ok((stored.digest, Some(held)))
+        Ok((stored.digest, held))
     }
 }
 
