@@ -26,15 +26,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::limits::ConsoleLimits;
 use crate::log::{RingFile, blocking};
+use crate::machine::CONSOLE_LOG_NAME;
 use crate::machine::ports::{ConsoleSink, SerialStream, VmPaths};
 use turn::Turn;
 
 pub use reader::{LogPart, LogReader, Piece};
 pub use socket::{BUSY, CONSOLE_SOCKET};
 pub use turn::{Access, IDLE};
-
-/// The log's name in a VM's state directory; the one before it ends in `.1`.
-pub const CONSOLE_LOG: &str = "console.log";
 
 /// How long a watcher may take to take a piece of output before it is dropped.
 pub const SEND_LIMIT: Duration = Duration::from_secs(10);
@@ -141,11 +139,9 @@ impl Consoles {
     /// The console of a VM whose files are in `state_dir`, made on first use.
     pub fn open(&self, vm: &Name, state_dir: &Path) -> Arc<Console> {
         let mut open = lock(&self.open);
-        Arc::clone(
-            open.entry(vm.clone()).or_insert_with(|| {
-                Arc::new(Console::new(state_dir.join(CONSOLE_LOG), self.limits))
-            }),
-        )
+        Arc::clone(open.entry(vm.clone()).or_insert_with(|| {
+            Arc::new(Console::new(state_dir.join(CONSOLE_LOG_NAME), self.limits))
+        }))
     }
 
     fn get(&self, vm: &Name) -> Option<Arc<Console>> {

@@ -89,11 +89,17 @@ async fn serve(socket: WebSocket, session: Session) {
     let Session { connection, hold } = session;
     let (mut sink, mut source) = socket.split();
     let (mut from, mut to) = tokio::io::split(connection);
+    let talk = async {
+        // In any order: a command that never stops writing must not keep from it what the client types, nor the other way round.
+        tokio::select! {
+            end = to_client(&mut from, &mut sink) => end,
+            end = to_guest(&mut source, &mut to) => end,
+        }
+    };
     let end = tokio::select! {
         biased;
         // First: what the guest said before its end is still told.
-        end = to_client(&mut from, &mut sink) => end,
-        end = to_guest(&mut source, &mut to) => end,
+        end = talk => end,
         () = hold.gone() => End::GuestGone("The VM has stopped".to_owned()),
     };
     // The guest learns of the end by that of its connection, before anybody waits for the client.

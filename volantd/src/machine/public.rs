@@ -12,7 +12,7 @@ use super::record::VmRecord;
 use super::state::{Desired, Phase};
 use crate::console::CONSOLE_SOCKET;
 
-/// The console log's name in a VM's state folder.
+/// The console log's name in a VM's state folder; the one before it ends in `.1`.
 pub const CONSOLE_LOG_NAME: &str = "console.log";
 
 /// What is seen of a guest and not recorded: a new daemon asks the guest again.
