@@ -366,18 +366,12 @@ fn resolve(
         "none" | "" => None,
         _ => Some(read.path("token_file")?),
     };
-    if let Some(listen) = api_listen.filter(|listen| !listen.ip().is_loopback())
-        && token_file.is_none()
-        && api_key.is_none()
-    {
+    let access = read.access()?;
+    let open = api_listen.filter(|_| token_file.is_none() && api_key.is_none());
+    if let Some(listen) = open.filter(|listen| !listen.ip().is_loopback()) {
         return Err(ConfigError::OpenListener { listen });
     }
-    let access = read.access()?;
-    if api_listen.is_some()
-        && token_file.is_none()
-        && api_key.is_none()
-        && access.origins != Origins::default()
-    {
+    if open.is_some() && access.origins != Origins::default() {
         return Err(ConfigError::OpenToPages);
     }
     let subnet: Subnet = read.parse("subnet", "an IPv4 subnet such as 192.168.127.0/24")?;

@@ -282,6 +282,10 @@ fn text(content_type: &'static str, body: Body) -> Response {
     (headers, body).into_response()
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "as the other way to write a line, which can fail"
+)]
 fn as_text(item: &Item) -> io::Result<String> {
     Ok(match item {
         Item::Line(entry) if entry.partial => entry.line.clone(),

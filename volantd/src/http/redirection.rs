@@ -43,7 +43,7 @@ impl Vantage {
     fn seen_from_here(&self, pointer: &str) -> Option<HeaderValue> {
         let base: Url = self.base_url.as_deref()?.parse().ok()?;
         let below = base.path().trim_end_matches('/').to_owned();
-        let target = self.page(&base, &below)?.join(pointer).ok()?;
+        let target = self.page(&base, &below).join(pointer).ok()?;
         if !matches!(target.scheme(), "http" | "https") {
             return None;
         }
@@ -68,7 +68,7 @@ impl Vantage {
     }
 
     /// The address of what was asked for, as the workload knows it.
-    fn page(&self, base: &Url, below: &str) -> Option<Url> {
+    fn page(&self, base: &Url, below: &str) -> Url {
         let path = self.asked.path();
         let mut page = base.clone();
         page.set_path(&format!(
@@ -76,7 +76,7 @@ impl Vantage {
             path.strip_prefix("/v1").unwrap_or(path)
         ));
         page.set_query(self.asked.query());
-        Some(page)
+        page
     }
 
     /// Whether an address is the workload's, or this daemon's, or means either of them on another port.

@@ -180,7 +180,7 @@ fn a_long_grace_is_cut_short_by_another_stop_and_by_a_delete() {
             } else {
                 let longer = Duration::from_hours(2);
                 lab.registry.stop_within(&web, longer).await.unwrap();
-                sleep(Duration::from_secs(60)).await;
+                sleep(Duration::from_mins(1)).await;
                 assert_eq!(lab.registry.get(&web).unwrap().status, VmStatus::Stopping);
                 let began = Instant::now();
                 let soon = Duration::from_secs(1);
