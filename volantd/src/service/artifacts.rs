@@ -14,8 +14,9 @@ use common::name::Name;
 use jiff::Timestamp;
 use tokio::sync::MutexGuard;
 
+use super::downloads::Arrived;
 use super::{ErrorKind, Service, ServiceError};
-use crate::artifact::{ArtifactStore, OnProgress, Stored};
+use crate::artifact::ArtifactStore;
 use crate::log::blocking;
 use crate::store::{AddedArtifact, ArtifactRecord, KeptArtifact, PluginRecord};
 
@@ -29,12 +30,6 @@ pub enum Prune {
     Remove,
     /// Nothing is changed.
     DryRun,
-}
-
-/// An artifact that is stored and that nothing collects as long as this is there.
-pub(super) struct Arrived<'a> {
-    pub(super) stored: Stored,
-    pub(super) held: MutexGuard<'a, ()>,
 }
 
 impl Service {
@@ -109,13 +104,10 @@ impl Service {
         let wanted = Wanted::of(&put)?;
         self.check_room(plugin, &put).await?;
         let (checksum, kind) = (wanted.checksum, wanted.kind);
-        let on_progress = self.tells_download(plugin, &wanted.source);
         let Arrived {
             stored,
             held: _held,
-        } = self
-            .arrive(&wanted.source, checksum, kind, on_progress)
-            .await?;
+        } = self.arrive(plugin, &wanted.source, checksum, kind).await?;
         // Others may have been kept while this one was on its way.
         self.check_room(plugin, &put).await?;
         if put.size_bytes != 0 && put.size_bytes != stored.size_bytes {
@@ -161,28 +153,6 @@ impl Service {
         let message = format!("{limit} artifacts are kept for `{plugin}` already");
         Err(ServiceError::new(ErrorKind::NoCapacity, message)
             .hint("Remove those of versions that are not needed any more"))
-    }
-
-    /// Fetches and checks an artifact, and keeps all others from collecting it until it is recorded.
-    ///
-    /// Nobody waits for a source: the lock is taken when the artifact has arrived.
-    pub(super) async fn arrive(
-        &self,
-        source: &Source,
-        expected: Option<Digest>,
-        kind: ArtifactKind,
-        on_progress: OnProgress,
-    ) -> Result<Arrived<'_>, ServiceError> {
-        let artifacts = &self.parts.artifacts;
-        let first = artifacts.fetch(source, expected, kind, Arc::clone(&on_progress));
-        let digest = first.await?.digest;
-        let held = self.installing.lock().await;
-        // A collection may have come in between. What is there, as nearly always, is neither fetched nor prepared again.
-        let stored = artifacts.fetch(source, Some(digest), kind, on_progress);
-        Ok(Arrived {
-            stored: stored.await?,
-            held,
-        })
     }
 
     /// Lets go of the artifacts that are kept for a plugin, of one version or of all. What the installed manifest names stays.

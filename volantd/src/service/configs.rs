@@ -13,7 +13,7 @@ use common::manifest::{ArtifactKind, FieldProblem, Source};
 use common::name::Name;
 use tokio::sync::MutexGuard;
 
-use super::artifacts::Arrived;
+use super::downloads::Arrived;
 use super::{ErrorKind, Service, ServiceError};
 use crate::log::blocking;
 use crate::machine::record::ConfigVersion;
@@ -325,9 +325,8 @@ impl Service {
         let pointer = config.boot_pointer("url");
         let source = Source::parse(&wanted.url)
             .map_err(|error| ServiceError::field(&pointer, error.to_string()))?;
-        let on_progress = self.tells_download(&config.plugin, &source);
         let Arrived { stored, held } = self
-            .arrive(&source, wanted.checksum, wanted.kind, on_progress)
+            .arrive(&config.plugin, &source, wanted.checksum, wanted.kind)
             .await?;
         let record = ArtifactRecord {
             digest: stored.digest,

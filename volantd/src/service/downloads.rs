@@ -1,21 +1,52 @@
-//! Tells those that listen how far downloads are, a few times a second. Downloads nothing itself.
+//! Artifacts on their way into the store: fetched, held until they are recorded, and those that listen told how far they are.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::api::Download;
-use common::manifest::Source;
+use common::digest::Digest;
+use common::manifest::{ArtifactKind, Source};
 use common::name::Name;
+use tokio::sync::MutexGuard;
 
-use super::Service;
-use crate::artifact::{OnProgress, Progress, shown_source};
+use super::{Service, ServiceError};
+use crate::artifact::{OnProgress, Progress, Stored, shown_source};
 
 /// The least time between two tellings: what somebody who looks at a bar can see.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// An artifact that is stored and that nothing collects as long as this is there.
+pub(super) struct Arrived<'a> {
+    pub(super) stored: Stored,
+    pub(super) held: MutexGuard<'a, ()>,
+}
+
 impl Service {
+    /// Fetches and checks an artifact for a plugin, and keeps all others from collecting it until it is recorded.
+    ///
+    /// Nobody waits for a source: the lock is taken when the artifact has arrived.
+    pub(super) async fn arrive(
+        &self,
+        plugin: &Name,
+        source: &Source,
+        expected: Option<Digest>,
+        kind: ArtifactKind,
+    ) -> Result<Arrived<'_>, ServiceError> {
+        let on_progress = self.tells_download(plugin, source);
+        let artifacts = &self.parts.artifacts;
+        let first = artifacts.fetch(source, expected, kind, Arc::clone(&on_progress));
+        let digest = first.await?.digest;
+        let held = self.installing.lock().await;
+        // A collection may have come in between. What is there, as nearly always, is neither fetched nor prepared again.
+        let stored = artifacts.fetch(source, Some(digest), kind, on_progress);
+        Ok(Arrived {
+            stored: stored.await?,
+            held,
+        })
+    }
+
     /// What tells how far the download of `source` for `plugin` is.
-    pub(super) fn tells_download(&self, plugin: &Name, source: &Source) -> OnProgress {
+    fn tells_download(&self, plugin: &Name, source: &Source) -> OnProgress {
         let (plugin, source) = (plugin.clone(), shown_source(source));
         let events = Arc::clone(&self.parts.events);
         let pace = Mutex::new(Pace::default());

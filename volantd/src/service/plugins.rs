@@ -6,7 +6,7 @@ use common::manifest::{Manifest, Source};
 use common::name::Name;
 use jiff::Timestamp;
 
-use super::artifacts::Arrived;
+use super::downloads::Arrived;
 use super::{ErrorKind, Service, ServiceError};
 use crate::artifact::ArtifactError;
 use crate::store::{ArtifactRecord, PluginRecord};
@@ -27,11 +27,10 @@ impl Service {
         })?;
         let (kind, expected) = (artifact.kind, artifact.checksum);
         let source_url = artifact.url.to_owned();
-        let on_progress = self.tells_download(&manifest.name, &source);
         let Arrived {
             stored,
             held: _held,
-        } = self.arrive(&source, expected, kind, on_progress).await?;
+        } = self.arrive(&manifest.name, &source, expected, kind).await?;
         let now = Timestamp::now();
         let record = PluginRecord {
             name: manifest.name.clone(),
