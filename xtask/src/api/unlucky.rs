@@ -24,15 +24,16 @@ const TABLE: &[Unlucky] = &[
             "bind_vfio_devices",
             "unbind_vfio_devices",
             "list_vfio_paths",
+            "open_vm_devtools",
             "list_drift_routes",
             "add_drift_route",
             "remove_drift_route",
         ],
         statuses: &[501],
     },
-    // A configuration may ask for what is not built yet.
+    // A manifest or a configuration may ask for what is not built yet.
     Unlucky {
-        operations: &["change_vm_config"],
+        operations: &["change_vm_config", "install_plugin"],
         statuses: &[501],
     },
     // As above, and what is waited for may not come.
