@@ -1,6 +1,7 @@
 //! `/api/v1/vms/{name}/files`: tar archives between a client and the agent of a guest, streamed. Reads no archive: the guest's agent packs
 //! and unpacks, and the client does the same for itself.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use common::agent::FILES_PATH;
 use common::agent::stats::{FILE_STAT_HEADER, FileStat};
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -145,9 +147,21 @@ async fn put(
     AskedQuery(query): AskedQuery,
     body: Body,
 ) -> Result<Response, HttpError> {
+    let body = unstalled(body, limits.copy_timeout);
     let request = request(Method::PUT, &query, body)?;
     let way = service.way(&name, Way::Copy)?;
     ask(way, request, limits.copy_timeout).await
+}
+
+/// A body that breaks off where its sender is silent for longer than `limit`: it would keep one of the VM's few copies for ever.
+fn unstalled(body: Body, limit: Duration) -> Body {
+    let pieces = body.into_data_stream();
+    Body::from_stream(stream::try_unfold(pieces, move |mut pieces| async move {
+        let piece = tokio::time::timeout(limit, pieces.next()).await;
+        let piece = piece.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        let piece = piece.transpose().map_err(io::Error::other)?;
+        Ok::<_, io::Error>(piece.map(|piece| (piece, pieces)))
+    }))
 }
 
 /// The same request to the agent. The query goes as it came: a path may have bytes that are no text.
@@ -192,4 +206,31 @@ async fn ask(
 
 fn is_stat(text: &[u8]) -> bool {
     serde_json::from_slice::<FileStat>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_whose_sender_stalls_breaks_off_and_a_slow_one_does_not() {
+        let limit = Duration::from_secs(2);
+        let sent = |pauses_s: &'static [u64]| {
+            let pieces = stream::iter(pauses_s).then(async |pause_s| {
+                tokio::time::sleep(Duration::from_secs(*pause_s)).await;
+                Ok::<_, io::Error>("piece ")
+            });
+            to_bytes(unstalled(Body::from_stream(pieces), limit), usize::MAX)
+        };
+        assert_eq!(
+            sent(&[1, 1, 1, 1]).await.unwrap(),
+            "piece piece piece piece "
+        );
+        assert_eq!(sent(&[]).await.unwrap(), "");
+        let error = sent(&[1, 1, 3, 1]).await.unwrap_err();
+        let chain = common::error_chain::Chain(&error).to_string();
+        assert!(chain.contains("timed out"), "{chain}");
+    }
 }
