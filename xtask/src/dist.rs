@@ -75,7 +75,9 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(directory)
 }
 
-fn build_host(target: &Path) -> Result<()> {
+/// Builds the programs of the host into `target`'s folder `release`, all at once: one of them alone would have other features, and
+/// cargo would build everything anew.
+pub(crate) fn build_host(target: &Path) -> Result<()> {
     let mut command = workspace::cargo();
     command
         .args(["build", "--release", "--locked"])

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use crate::{printer, process, workspace};
+use crate::{dist, printer, process, workspace};
 
 /// How long volantd may take to answer, or to end.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -48,9 +48,7 @@ impl Programs {
         let mut folder = target.join("debug");
         let fake_qemu = folder.join("fake-qemu");
         if release {
-            let mut volantd = workspace::cargo();
-            volantd.args(["build", "--release", "--locked", "--package", "volantd"]);
-            process::logged(&mut volantd, &log, |_| ())?;
+            dist::build_host(target.as_ref())?;
             folder = target.join("release");
         }
         Ok(Self {
