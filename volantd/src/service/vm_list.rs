@@ -56,16 +56,23 @@ impl VmFilter {
     /// The VMs of the wanted page, and how many there are on all pages.
     pub fn page(&self, mut vms: Vec<Arc<Vm>>) -> (Vec<Arc<Vm>>, usize) {
         vms.retain(|vm| self.wants(vm));
-        vms.sort_by(|a, b| {
+        let total = vms.len();
+        let compare = |a: &Arc<Vm>, b: &Arc<Vm>| {
             let ordering = self.compare(a, b).then(a.id.cmp(&b.id));
             match self.order {
                 Order::Ascending => ordering,
                 Order::Descending => ordering.reverse(),
             }
-        });
-        let total = vms.len();
+        };
         let limit = self.limit.unwrap_or(usize::MAX);
-        let page = vms.into_iter().skip(self.offset).take(limit).collect();
+        let end = self.offset.saturating_add(limit);
+        if end < total {
+            // What comes behind the page need not be in order: most of the time of a short page of many VMs.
+            vms.select_nth_unstable_by(end, compare);
+            vms.truncate(end);
+        }
+        vms.sort_unstable_by(compare);
+        let page = vms.into_iter().skip(self.offset).collect();
         (page, total)
     }
 
@@ -210,6 +217,40 @@ mod tests {
                 ..VmFilter::default()
             };
             assert_eq!(names(&filter).0, expected, "{sort:?} {order:?}");
+        }
+    }
+
+    #[test]
+    fn pages_one_after_the_other_are_all_in_order() {
+        let vms: Vec<Arc<Vm>> = (1..=50)
+            .map(|id| {
+                let name = format!("vm-{}", id * 37 % 50);
+                Arc::new(vm(id, &name, "stopped", "2026-01-01T00:00:00Z"))
+            })
+            .collect();
+        for (sort, order) in [
+            (SortKey::CreatedAt, Order::Ascending),
+            (SortKey::Name, Order::Descending),
+            (SortKey::UpdatedAt, Order::Descending),
+        ] {
+            let of = |offset, limit| {
+                let filter = VmFilter {
+                    sort,
+                    order,
+                    offset,
+                    limit,
+                    ..VmFilter::default()
+                };
+                let (page, total) = filter.page(vms.clone());
+                assert_eq!(total, 50);
+                page.iter().map(|vm| vm.id).collect::<Vec<_>>()
+            };
+            let all = of(0, None);
+            for size in [1, 7, 49, 50, 51] {
+                let pages = (0..50).step_by(size).flat_map(|at| of(at, Some(size)));
+                assert_eq!(pages.collect::<Vec<_>>(), all, "{sort:?} {order:?} {size}");
+            }
+            assert!(of(3, Some(0)).is_empty());
         }
     }
 
